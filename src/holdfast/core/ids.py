@@ -1,0 +1,54 @@
+"""Ids: what they are made of, and how long they are.
+
+A block's id is a hash and commits to the block's fragments; every other id is drawn at random and says nothing.
+All are plain `bytes` at run time: they are map keys on the hottest paths.
+"""
+
+from typing import NewType
+
+from holdfast.core.clock import Randomness
+
+Buffer = bytes | bytearray | memoryview
+"""What functions accept as bytes to read. A `memoryview` must be contiguous and of format 'B'."""
+
+BlockId = NewType("BlockId", bytes)
+"""BLAKE3-256 over a block's commitment: docs/formats/commitment.md."""
+
+DriveId = NewType("DriveId", bytes)
+"""Random, 16 bytes, written on the drive when it is first given to a store."""
+
+StoreId = NewType("StoreId", bytes)
+"""Random, 16 bytes, the same on every drive of a store."""
+
+ContentId = NewType("ContentId", bytes)
+"""Random, 16 bytes, names a content row."""
+
+SessionId = NewType("SessionId", bytes)
+"""Random, 16 bytes, names an upload in flight."""
+
+Token = NewType("Token", bytes)
+"""Random, 16 bytes, chosen by the committer; every row that a commit writes carries it."""
+
+BLOCK_ID_BYTES = 32
+RANDOM_ID_BYTES = 16
+"""128 random bits: 2**40 ids, more than a store will ever draw, collide with a probability below 2**-48."""
+
+
+def new_drive_id(randomness: Randomness) -> DriveId:
+    return DriveId(randomness.bytes(RANDOM_ID_BYTES))
+
+
+def new_store_id(randomness: Randomness) -> StoreId:
+    return StoreId(randomness.bytes(RANDOM_ID_BYTES))
+
+
+def new_content_id(randomness: Randomness) -> ContentId:
+    return ContentId(randomness.bytes(RANDOM_ID_BYTES))
+
+
+def new_session_id(randomness: Randomness) -> SessionId:
+    return SessionId(randomness.bytes(RANDOM_ID_BYTES))
+
+
+def new_token(randomness: Randomness) -> Token:
+    return Token(randomness.bytes(RANDOM_ID_BYTES))

@@ -1,0 +1,118 @@
+"""One drive: a durable map from fragment keys to fragments that anybody can check.
+
+Guarantees, for every implementation (`testing.drive_suite` holds them to it):
+
+- When `put` returns, every fragment of the call is on stable storage and every process that has the drive open reads
+  it. When it raises, any of them may be there or not, but none in part.
+- When `delete` returns, the deletion is on stable storage and will not be undone by a rebuild of the index.
+- `get` returns bytes whose checksum held, or raises. It never returns wrong bytes.
+- Putting a key that is there is no error and changes nothing that can be seen but the tag, which becomes the newer
+  one: a block's id commits to the bytes, so they are the same.
+- A cancelled call leaves no fragment in part; whether its fragments are there is unknown to the caller.
+- A drive that failed a sync answers NodeDown to writes from then on. It is never retried on the same segment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from holdfast.core.ids import BlockId, Buffer, DriveId
+from holdfast.core.ranges import ByteRange
+
+
+class FragmentKey(NamedTuple):
+    """Which fragment: ordered by block id, then index, as the drive lists them."""
+
+    block: BlockId
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """What one drive holds of a block."""
+
+    key: FragmentKey
+    commitment: bytes
+    """Encoded: docs/formats/commitment.md. Its hash is the block's id, and it holds this fragment's Merkle root."""
+    leaves: bytes
+    """BLAKE3 hashes of the payload's 64 KiB leaves, one after the other, 32 bytes each: what a range is checked by."""
+    tag: bytes
+    """Sealed by the owner, opaque to the drive, at most TAG_MAX_BYTES."""
+    payload: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentPart:
+    """A range of a fragment's payload, rounded out to whole leaves, with what checks it."""
+
+    key: FragmentKey
+    commitment: bytes
+    leaves: bytes
+    tag: bytes
+    length: int
+    """Bytes of the whole payload."""
+    start: int
+    """Where `data` begins in the payload: a multiple of LEAF_BYTES."""
+    data: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentInfo:
+    """A line of a drive's listing."""
+
+    key: FragmentKey
+    length: int
+    tag: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DriveUsage:
+    """Bytes of the drive, as the drive sees them."""
+
+    total: int
+    free: int
+    """What writes may still use, the reserve already taken off."""
+    live: int
+    """Records that can be read."""
+    dead: int
+    """Records that compaction would give back."""
+    fragments: int
+
+
+TAG_MAX_BYTES = 255
+"""A tag is a sealed content id, position and epoch: about 80 bytes. One length byte bounds it."""
+
+
+class Drive(Protocol):
+    """One drive. Any number of calls may be in flight; `close` waits for them."""
+
+    @property
+    def id(self) -> DriveId: ...
+
+    async def put(self, fragments: Sequence[Fragment]) -> None:
+        """Store fragments; durable on return. Raises Full, NodeDown, InvalidRequest (a limit)."""
+        ...
+
+    async def get(self, key: FragmentKey, range: ByteRange | None = None) -> FragmentPart:
+        """Read a fragment, or the leaves that cover a range of its payload.
+
+        The record's checksum was verified (for a range: the leaves' hashes). Raises NotFound, Corrupt, NodeDown, and
+        InvalidRequest when the range reaches past the payload.
+        """
+        ...
+
+    async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
+        """Which of `keys` the index holds, in their order. Reads no payload."""
+        ...
+
+    async def delete(self, keys: Sequence[FragmentKey]) -> None:
+        """Delete fragments; durable on return. A missing one is no error. Works on a full drive."""
+        ...
+
+    async def list(self, after: FragmentKey | None = None, limit: int = 1000) -> list[FragmentInfo]:
+        """A page of what the index holds, in key order, from behind `after`; the empty page is the end."""
+        ...
+
+    async def usage(self) -> DriveUsage: ...
+
+    async def close(self) -> None: ...
