@@ -1,0 +1,132 @@
+"""What the product's own API speaks of: buckets, objects, versions, uploads. Values only, no behaviour."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from holdfast.core.ids import Buffer
+
+NULL_VERSION = "null"
+"""The version id of an object that was put while its bucket kept no versions."""
+
+
+class Versioning(StrEnum):
+    """Whether a bucket keeps old versions. A bucket that ever kept them can only suspend."""
+
+    OFF = "off"
+    ENABLED = "enabled"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    name: str
+    created_ns: int
+    versioning: Versioning
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Hashes of a body as it arrived, in raw bytes, by name: "md5" always, and whatever else was asked for."""
+
+    size: int
+    values: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One version of one object."""
+
+    key: str
+    version: str
+    """Opaque, safe in a URL; NULL_VERSION for the unversioned one."""
+    latest: bool
+    delete_marker: bool
+    size: int
+    etag: str
+    """Without quotes: the MD5 in hex, or for multipart the MD5 of the parts' MD5s and "-" and their number."""
+    modified_ns: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """System metadata as it is answered: lower-case names such as "content-type", "cache-control"."""
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
+    """`x-amz-meta-*`, lower-case, without that prefix."""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """By algorithm in lower case ("crc32c", "sha256", ...), base64, with "-N" behind a composite one."""
+    parts: tuple[int, ...] = ()
+    """Sizes of the parts of a multipart object, in order; empty for one that was put whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What must hold of the current version for a write to go on; decided in the commit, exact under any race."""
+
+    if_none_match: bool = False
+    """Nothing may have that key (If-None-Match: *)."""
+    if_match: str | None = None
+    """The current version must have this ETag (without quotes); "*" is any."""
+
+
+NO_CONDITIONS = Conditions()
+
+
+@dataclass(frozen=True, slots=True)
+class PutOptions:
+    headers: Mapping[str, str] = field(default_factory=dict)
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
+    conditions: Conditions = NO_CONDITIONS
+    digests: tuple[str, ...] = ()
+    """Further hashes to compute while the body streams by: names as in hashlib, "crc32", "crc32c", "crc64nvme"."""
+    check: Callable[[Digests], Mapping[str, str]] | None = None
+    """Called once the body has ended and before anything becomes visible. Raises to refuse the upload (nothing is
+    stored then); returns the checksums to keep with the object (`ObjectInfo.checksums`)."""
+    size: int | None = None
+    """The body's length when it is known in advance; a body of another length is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of a listing, in key order, folded prefixes in their place among the objects."""
+
+    objects: tuple[ObjectInfo, ...]
+    prefixes: tuple[str, ...]
+    resume: str | None
+    """Opaque continuation; None when this was the last page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    number: int
+    size: int
+    etag: str
+    modified_ns: int
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    key: str
+    id: str
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPage:
+    uploads: tuple[Upload, ...]
+    prefixes: tuple[str, ...]
+    resume: tuple[str, str] | None
+    """Key marker and upload-id marker of the next page."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedPart:
+    """A part as the client names it when it completes an upload."""
+
+    number: int
+    etag: str
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+
+Body = Buffer | AsyncIterator[Buffer]
+"""A body to store: whole, when it is small and here already, or as it arrives. Chunks may be reused by the iterator
+once the next one is asked for."""
