@@ -1,0 +1,80 @@
+"""What can go wrong with buckets, objects and uploads, told apart as finely as a protocol in front must answer.
+
+    NotFound
+    ├── NoSuchBucket
+    ├── NoSuchObject        no current version: never put, deleted, or a delete marker on top
+    ├── NoSuchVersion       the key may be there, that version is not
+    └── NoSuchUpload        never started, completed with other parts, aborted or expired
+    PreconditionFailed
+    └── BucketNotEmpty
+    InvalidRequest
+    ├── BadDigest           the body's hash is not the one that the caller announced
+    ├── IncompleteBody      the body ended before its announced length
+    ├── InvalidPart         a part named at completion is not there, or has another ETag or checksum
+    ├── InvalidPartOrder    part numbers at completion do not rise
+    └── EntityTooSmall      a part that is not the last is shorter than `PART_MIN_BYTES`
+
+As in `core.errors`, `code` is stable and the message is for people.
+"""
+
+from holdfast.core.errors import InvalidRequest, NotFound, PreconditionFailed
+
+
+class NoSuchBucket(NotFound):
+    """No bucket has that name."""
+
+    code = "no_such_bucket"
+
+
+class NoSuchObject(NotFound):
+    """The key has no current version."""
+
+    code = "no_such_object"
+
+
+class NoSuchVersion(NotFound):
+    """The key has no version of that id."""
+
+    code = "no_such_version"
+
+
+class NoSuchUpload(NotFound):
+    """No upload in flight has that id."""
+
+    code = "no_such_upload"
+
+
+class BucketNotEmpty(PreconditionFailed):
+    """The bucket still holds a version, a delete marker or an upload."""
+
+    code = "bucket_not_empty"
+
+
+class BadDigest(InvalidRequest):
+    """The body arrived whole, and its hash is not the announced one. Nothing was stored."""
+
+    code = "bad_digest"
+
+
+class IncompleteBody(InvalidRequest):
+    """The body ended before its announced length. Nothing was stored."""
+
+    code = "incomplete_body"
+
+
+class InvalidPart(InvalidRequest):
+    """A part named at completion is not there, or is not the one that was named."""
+
+    code = "invalid_part"
+
+
+class InvalidPartOrder(InvalidRequest):
+    """Part numbers at completion must rise."""
+
+    code = "invalid_part_order"
+
+
+class EntityTooSmall(InvalidRequest):
+    """A part other than the last is too short."""
+
+    code = "entity_too_small"
