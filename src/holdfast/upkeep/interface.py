@@ -1,0 +1,180 @@
+"""What upkeep is handed: the owner's rows, the tags' meaning, and the drives' own chores.
+
+Upkeep moves bytes between drives and deletes them; it never reads a key and never decides by itself what lives.
+The rows do, and they are seen through `Catalogue`, which `objects` implements.
+
+Invariants that upkeep stands on:
+
+- A content id is drawn at random and never used again. A block belongs to one content only: whoever writes the same
+  bytes for another content (recode, copy by value) seals them anew, so the block has another id.
+- A content goes LIVE -> CONDEMNED -> GONE and never back, but for a metadata restore, which brings back an older
+  moment as a whole.
+- A content whose blocks are being written counts as LIVE from before its first fragment until its publish, its
+  expiry, or SESSION_MAX_AGE_SECONDS without a heartbeat, whichever comes first; after that its publish must fail.
+- Nothing is deleted on UNKNOWN. A catalogue that doubts its own history answers UNKNOWN for everything.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from holdfast.core.errors import HoldfastError
+from holdfast.core.ids import BlockId, Buffer, ContentId, DriveId
+from holdfast.erasure.code import BlockRef, Code
+
+# An upload that has not renewed its session for this long can no longer be published. The sweep waits longer than
+# this between its two looks, so that bytes written ahead of their row are never taken for garbage.
+SESSION_MAX_AGE_SECONDS = 3600.0
+
+
+class Liveness(Enum):
+    """What the owner's rows say about a content."""
+
+    LIVE = "live"
+    """Something refers to it, or a session in flight owns it."""
+    CONDEMNED = "condemned"
+    """Nothing refers to it any more; its fragments wait for the end of the grace."""
+    GONE = "gone"
+    """The rows are sound and hold no such content."""
+    UNKNOWN = "unknown"
+    """The rows cannot tell: another owner's, or rows that cannot be trusted now."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedContent:
+    """What a fragment's tag says once opened."""
+
+    content: ContentId
+    position: int
+    """Where in the content's tree the block hangs; only the catalogue gives it a meaning."""
+    epoch: int
+
+
+class TagOpener(Protocol):
+    """Opens a tag. Pure and cheap: it is called once for every fragment of a listing."""
+
+    def __call__(self, tag: Buffer) -> TaggedContent:
+        """Raises Corrupt when the tag was not sealed by this store."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ContentEntry:
+    """A content that is to be kept."""
+
+    content: ContentId
+    code: Code
+    """How its data blocks were asked to be spread; small blocks may be spread otherwise (their refs say how)."""
+    length: int
+    """Plain bytes: for progress and status, not for decisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """One block of a content, data or inner node."""
+
+    content: ContentId
+    ref: BlockRef
+    tag: bytes
+    """The tag its fragments carry, sealed: what a rebuilt fragment is written with."""
+    unread: HoldfastError | None = None
+    """For an inner node whose children could not be listed: why. They are missing from the walk then."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairTask:
+    """A row of the repair outbox: this block may lack fragments, or hold bad or misplaced ones."""
+
+    key: bytes
+    """The row's key: opaque, ordered by age."""
+    token: bytes
+    """The row's token: `repaired` removes only this state of it."""
+    block: StoredBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    content: ContentId
+    since_ns: int
+    """When it was condemned, by the wall clock of whoever did."""
+
+
+class Catalogue(Protocol):
+    """The owner's rows. Every call may raise Unavailable and Corrupt; none caches beyond the call."""
+
+    async def liveness(self, contents: Sequence[ContentId]) -> list[Liveness]:
+        """In the order of `contents`, all seen at one moment."""
+        ...
+
+    def contents(self, after: ContentId | None = None) -> AsyncIterator[ContentEntry]:
+        """Every LIVE content that has a row, in the order of ids, from behind `after`. Contents that come and go
+        while the walk runs may be in it or not."""
+        ...
+
+    def blocks(self, content: ContentId) -> AsyncIterator[StoredBlock]:
+        """Every block of a LIVE or CONDEMNED content, children before their parent, always in the same order.
+
+        An inner node that cannot be read is yielded with `unread` and its children are left out; the walk goes on.
+        Empty for a content that is inline. Raises NotFound when there is no such content.
+        """
+        ...
+
+    async def find(self, tagged: TaggedContent, block: BlockId) -> StoredBlock:
+        """The block that an opened tag speaks of. Raises NotFound when that content has no such block."""
+        ...
+
+    async def condemned(self, before_ns: int, *, after: Condemned | None = None, limit: int = 100) -> list[Condemned]:
+        """CONDEMNED contents whose `since_ns` is below `before_ns`, oldest first, from behind `after`."""
+        ...
+
+    async def forget(self, content: ContentId) -> None:
+        """Drop the row of a CONDEMNED content: it is GONE from now on. No error when there is none.
+
+        Raises PreconditionFailed when the content is LIVE.
+        """
+        ...
+
+    async def expire_sessions(self, before_ns: int) -> int:
+        """End the sessions whose last heartbeat is before that moment; their contents become CONDEMNED. How many."""
+        ...
+
+    async def damaged(self, *, after: bytes | None = None, limit: int = 100) -> list[RepairTask]:
+        """The repair outbox in key order, from behind the key `after`."""
+        ...
+
+    async def count_damaged(self) -> int:
+        """How many rows the repair outbox has."""
+        ...
+
+    async def repaired(self, task: RepairTask) -> None:
+        """Drop the task's row, unless it was reported anew since it was read (its token differs). Missing is fine."""
+        ...
+
+    async def report_damage(self, blocks: Sequence[StoredBlock]) -> None:
+        """Put blocks into the repair outbox, one row for a block: an existing row gets a new token."""
+        ...
+
+    async def recode(self, content: ContentId, code: Code) -> int:
+        """Write the content anew with `code`, swap the row, release the old one. Plain bytes rewritten, 0 when there
+        was nothing to do (already so, inline, or no longer LIVE). A crash leaves either the old or the new."""
+        ...
+
+    async def load_progress(self, name: str) -> bytes:
+        """What `save_progress` kept under that name. Raises NotFound."""
+        ...
+
+    async def save_progress(self, name: str, data: bytes) -> None:
+        """Keep a worker's state durably; the last writer wins."""
+        ...
+
+
+class Compactable(Protocol):
+    """A drive that can give back the space of dead records; a node's drive does that by itself."""
+
+    @property
+    def id(self) -> DriveId: ...
+
+    async def compact(self) -> bool:
+        """One bounded step. True when there may be more to do."""
+        ...
