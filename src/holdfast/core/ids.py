@@ -20,11 +20,12 @@ DriveId = NewType("DriveId", bytes)
 StoreId = NewType("StoreId", bytes)
 """Random, 16 bytes, the same on every drive of a store."""
 
-ContentId = NewType("ContentId", bytes)
-"""Random, 16 bytes, names a content row."""
-
 SessionId = NewType("SessionId", bytes)
-"""Random, 16 bytes, names an upload in flight."""
+"""Random, 8 bytes, names a process that writes, for as long as it writes."""
+
+ContentId = NewType("ContentId", bytes)
+"""16 bytes, names a content row: the session that wrote it, then 8 random bytes. So whoever finds a fragment whose
+content has no row yet knows which session to ask about before it calls the fragment an orphan."""
 
 Token = NewType("Token", bytes)
 """Random, 16 bytes, chosen by the committer; every row that a commit writes carries it."""
@@ -42,12 +43,17 @@ def new_store_id(randomness: Randomness) -> StoreId:
     return StoreId(randomness.bytes(RANDOM_ID_BYTES))
 
 
-def new_content_id(randomness: Randomness) -> ContentId:
-    return ContentId(randomness.bytes(RANDOM_ID_BYTES))
-
-
 def new_session_id(randomness: Randomness) -> SessionId:
-    return SessionId(randomness.bytes(RANDOM_ID_BYTES))
+    return SessionId(randomness.bytes(SESSION_ID_BYTES))
+
+
+def new_content_id(session: SessionId, randomness: Randomness) -> ContentId:
+    return ContentId(session + randomness.bytes(RANDOM_ID_BYTES - SESSION_ID_BYTES))
+
+
+def session_of(content: ContentId) -> SessionId:
+    """The session that wrote, or is writing, this content."""
+    return SessionId(content[:SESSION_ID_BYTES])
 
 
 def new_token(randomness: Randomness) -> Token:

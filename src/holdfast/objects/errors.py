@@ -6,8 +6,12 @@
     ├── NoSuchVersion       the key may be there, that version is not
     └── NoSuchUpload        never started, completed with other parts, aborted or expired
     PreconditionFailed
-    └── BucketNotEmpty
+    ├── BucketNotEmpty
+    └── ConditionFailed     a condition of the caller on the current version
+    Unavailable
+    └── Contended           too many writers of one key
     InvalidRequest
+    ├── KeyTooLong          longer than S3 allows
     ├── BadDigest           the body's hash is not the one that the caller announced
     ├── IncompleteBody      the body ended before its announced length
     ├── InvalidPart         a part named at completion is not there, or has another ETag or checksum
@@ -17,7 +21,7 @@
 As in `core.errors`, `code` is stable and the message is for people.
 """
 
-from holdfast.core.errors import InvalidRequest, NotFound, PreconditionFailed
+from holdfast.core.errors import InvalidRequest, NotFound, PreconditionFailed, Unavailable
 
 
 class NoSuchBucket(NotFound):
@@ -48,6 +52,24 @@ class BucketNotEmpty(PreconditionFailed):
     """The bucket still holds a version, a delete marker or an upload."""
 
     code = "bucket_not_empty"
+
+
+class ConditionFailed(PreconditionFailed):
+    """If-Match or If-None-Match does not hold of the current version."""
+
+    code = "condition_failed"
+
+
+class Contended(Unavailable):
+    """So many writers wanted this key at once that this one gave up. Nothing was changed; try again."""
+
+    code = "contended"
+
+
+class KeyTooLong(InvalidRequest):
+    """An object key is longer than `KEY_MAX_BYTES`."""
+
+    code = "key_too_long"
 
 
 class BadDigest(InvalidRequest):

@@ -3,8 +3,9 @@
 import re
 from ipaddress import AddressValueError, IPv4Address
 
-from holdfast.core.errors import InvalidName, InvalidRequest
+from holdfast.core.errors import InvalidName
 from holdfast.core.limits import BUCKET_NAME_MAX_CHARS, BUCKET_NAME_MIN_CHARS, KEY_MAX_BYTES
+from holdfast.objects.errors import KeyTooLong
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]*(?:\.[a-z0-9][a-z0-9-]*)*")
 _RESERVED_PREFIXES = ("xn--", "sthree-", "amzn-s3-demo-")
@@ -27,7 +28,7 @@ def check_bucket_name(name: str) -> None:
 
 
 def encode_key(key: str) -> bytes:
-    """The key in UTF-8. Raises InvalidName when it is empty or no text, InvalidRequest when it is too long."""
+    """The key in UTF-8. Raises InvalidName when it is empty or no text, KeyTooLong."""
     try:
         encoded = key.encode()
     except UnicodeEncodeError:
@@ -37,12 +38,6 @@ def encode_key(key: str) -> bytes:
     if len(encoded) > KEY_MAX_BYTES:
         raise KeyTooLong(f"an object key has at most {KEY_MAX_BYTES} bytes, not {len(encoded)}")
     return encoded
-
-
-class KeyTooLong(InvalidRequest):
-    """An object key is longer than S3 allows."""
-
-    code = "key_too_long"
 
 
 def _is_ipv4(name: str) -> bool:
