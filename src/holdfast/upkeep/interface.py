@@ -9,8 +9,8 @@ Invariants that upkeep stands on:
   bytes for another content (recode, copy by value) seals them anew, so the block has another id.
 - A content goes LIVE -> CONDEMNED -> GONE and never back, but for a metadata restore, which brings back an older
   moment as a whole.
-- A content whose blocks are being written counts as LIVE from before its first fragment until its publish, its
-  expiry, or SESSION_MAX_AGE_SECONDS without a heartbeat, whichever comes first; after that its publish must fail.
+- Blocks that are written ahead of their row count as LIVE for as long as the session that writes them is not expired
+  (the tag says which one: `TaggedContent.epoch`); once it is, no publish of that session can succeed any more.
 - Nothing is deleted on UNKNOWN. A catalogue that doubts its own history answers UNKNOWN for everything.
 """
 
@@ -20,12 +20,16 @@ from enum import Enum
 from typing import Protocol
 
 from holdfast.core.errors import HoldfastError
-from holdfast.core.ids import BlockId, Buffer, ContentId, DriveId
+from holdfast.core.ids import BlockId, Buffer, ContentId, DriveId, SessionId
 from holdfast.erasure.code import BlockRef, Code
 
-# An upload that has not renewed its session for this long can no longer be published. The sweep waits longer than
-# this between its two looks, so that bytes written ahead of their row are never taken for garbage.
-SESSION_MAX_AGE_SECONDS = 3600.0
+# A session whose heartbeat stood still for this long, by the clock of whoever watches it, is expired. Long enough for a
+# process that swaps or is being debugged, short enough that its leavings do not fill the drives.
+SESSION_SILENCE_SECONDS = 300.0
+
+# The sweep looks at a fragment twice, at least this far apart, before it believes that its content is gone. Longer
+# than a session's silence, so that what was written just before its session was expired has landed by then.
+SWEEP_GAP_SECONDS = 3600.0
 
 
 class Liveness(Enum):
@@ -43,12 +47,13 @@ class Liveness(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TaggedContent:
-    """What a fragment's tag says once opened."""
+    """What a fragment's tag says once opened. Upkeep compares `content` and hands the rest back, nothing more."""
 
     content: ContentId
     position: int
     """Where in the content's tree the block hangs; only the catalogue gives it a meaning."""
     epoch: int
+    """Who wrote it: lets the catalogue tell bytes ahead of their row from garbage."""
 
 
 class TagOpener(Protocol):
@@ -68,13 +73,15 @@ class ContentEntry:
     """How its data blocks were asked to be spread; small blocks may be spread otherwise (their refs say how)."""
     length: int
     """Plain bytes: for progress and status, not for decisions."""
+    layout_version: int
+    """The newest layout that every one of its blocks is known to be placed by, as `placed` last said."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
     """One block of a content, data or inner node."""
 
-    content: ContentId
+    tagged: TaggedContent
     ref: BlockRef
     tag: bytes
     """The tag its fragments carry, sealed: what a rebuilt fragment is written with."""
@@ -100,16 +107,23 @@ class Condemned:
     """When it was condemned, by the wall clock of whoever did."""
 
 
+@dataclass(frozen=True, slots=True)
+class SessionBeat:
+    session: SessionId
+    beat: int
+    """Counts up while the process that holds the session is alive."""
+
+
 class Catalogue(Protocol):
     """The owner's rows. Every call may raise Unavailable and Corrupt; none caches beyond the call."""
 
-    async def liveness(self, contents: Sequence[ContentId]) -> list[Liveness]:
-        """In the order of `contents`, all seen at one moment."""
+    async def liveness(self, tagged: Sequence[TaggedContent]) -> list[Liveness]:
+        """In the order of `tagged`, all seen at one moment."""
         ...
 
     def contents(self, after: ContentId | None = None) -> AsyncIterator[ContentEntry]:
-        """Every LIVE content that has a row, in the order of ids, from behind `after`. Contents that come and go
-        while the walk runs may be in it or not."""
+        """Every LIVE content that has a row and blocks of its own, in the order of ids, from behind `after`. Contents
+        that come and go while the walk runs may be in it or not."""
         ...
 
     def blocks(self, content: ContentId) -> AsyncIterator[StoredBlock]:
@@ -135,8 +149,17 @@ class Catalogue(Protocol):
         """
         ...
 
-    async def expire_sessions(self, before_ns: int) -> int:
-        """End the sessions whose last heartbeat is before that moment; their contents become CONDEMNED. How many."""
+    async def placed(self, content: ContentId, layout_version: int) -> None:
+        """Note that every block of a content is where that layout wants it. Never goes back; no error when GONE."""
+        ...
+
+    async def sessions(self) -> list[SessionBeat]:
+        """Every session, this process's own included."""
+        ...
+
+    async def expire_session(self, session: SessionBeat) -> bool:
+        """End a session unless its beat moved on: its publishes fail from now on, and what it wrote ahead of a row is
+        no longer LIVE. Whether it was ended."""
         ...
 
     async def damaged(self, *, after: bytes | None = None, limit: int = 100) -> list[RepairTask]:
