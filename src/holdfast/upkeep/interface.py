@@ -5,12 +5,12 @@ The rows do, and they are seen through `Catalogue`, which `objects` implements.
 
 Invariants that upkeep stands on:
 
-- A content id is drawn at random and never used again. A block belongs to one content only: whoever writes the same
+- A content id is drawn once and never used again. A block belongs to one content only: whoever writes the same
   bytes for another content (recode, copy by value) seals them anew, so the block has another id.
 - A content goes LIVE -> CONDEMNED -> GONE and never back, but for a metadata restore, which brings back an older
   moment as a whole.
 - Blocks that are written ahead of their row count as LIVE for as long as the session that writes them is not expired
-  (the tag says which one: `TaggedContent.epoch`); once it is, no publish of that session can succeed any more.
+  (the content's id names it); once it is, no publish of that session can succeed any more.
 - Nothing is deleted on UNKNOWN. A catalogue that doubts its own history answers UNKNOWN for everything.
 """
 
@@ -53,7 +53,6 @@ class TaggedContent:
     position: int
     """Where in the content's tree the block hangs; only the catalogue gives it a meaning."""
     epoch: int
-    """Who wrote it: lets the catalogue tell bytes ahead of their row from garbage."""
 
 
 class TagOpener(Protocol):
@@ -117,8 +116,8 @@ class SessionBeat:
 class Catalogue(Protocol):
     """The owner's rows. Every call may raise Unavailable and Corrupt; none caches beyond the call."""
 
-    async def liveness(self, tagged: Sequence[TaggedContent]) -> list[Liveness]:
-        """In the order of `tagged`, all seen at one moment."""
+    async def liveness(self, contents: Sequence[ContentId]) -> list[Liveness]:
+        """In the order of `contents`; each one's row and its session's are seen at one moment."""
         ...
 
     def contents(self, after: ContentId | None = None) -> AsyncIterator[ContentEntry]:
