@@ -1,0 +1,109 @@
+"""AWS Signature Version 4 as a client makes it: headers, and the chunks of a streamed upload.
+
+Written for the load generator and the proofs, so it is cheap, and it shares no code with the gateway that verifies:
+an error in one does not hide in the other. It is held to botocore's signatures and to the vectors of AWS's documents
+(https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html).
+"""
+
+import hmac
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from urllib.parse import quote
+
+from holdfast.core.ids import Buffer
+from holdfast.core.limits import KIB
+
+UNSIGNED = "UNSIGNED-PAYLOAD"
+CHUNKED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+EMPTY_SHA256 = sha256(b"").hexdigest()
+
+# What minio-go, and so warp, cuts a streamed upload into.
+CHUNK_BYTES = 64 * KIB
+
+# ";chunk-signature=" and 64 hex digits and the line's end, and the line's end behind the data.
+_CHUNK_FRAME_BYTES = len(";chunk-signature=") + 64 + 2 + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """One key pair in one region."""
+
+    access_key: str
+    secret_key: str
+    region: str = "us-east-1"
+
+    def sign(
+        self,
+        method: str,
+        path: str,
+        query: Iterable[tuple[str, str]],
+        headers: Mapping[str, str],
+        payload_sha256: str,
+        date: str,
+    ) -> dict[str, str]:
+        """`headers` with what makes them a signed request.
+
+        `path` is what travels, already quoted; `query` is not quoted yet; header names are lower-case and "host" is
+        among them; `payload_sha256` is hex, UNSIGNED or CHUNKED; `date` is as "20130524T000000Z". Every header is
+        signed.
+        """
+        signed = {**headers, "x-amz-content-sha256": payload_sha256, "x-amz-date": date}
+        names = sorted(signed)
+        joined = ";".join(names)
+        lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
+        canonical = f"{method}\n{path}\n{canonical_query(query)}\n{lines}\n{joined}\n{payload_sha256}"
+        scope = f"{date[:8]}/{self.region}/s3/aws4_request"
+        text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
+        signature = hmac.digest(self._key(date), text.encode(), "sha256").hex()
+        signed["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={self.access_key}/{scope},SignedHeaders={joined},Signature={signature}"
+        )
+        return signed
+
+    def chunks(self, body: Buffer, seed: str, date: str) -> Iterator[tuple[bytes, memoryview, bytes]]:
+        """The pieces of a CHUNKED body, the empty last one included: frame, data, end of line.
+
+        `seed` is the signature of the request's head.
+        """
+        key = self._key(date)
+        scope = f"{date[:8]}/{self.region}/s3/aws4_request"
+        view = memoryview(body)
+        previous = seed
+        for start in range(0, len(view) + CHUNK_BYTES, CHUNK_BYTES):
+            data = view[start : start + CHUNK_BYTES]
+            digest = sha256(data).hexdigest()
+            text = f"AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{scope}\n{previous}\n{EMPTY_SHA256}\n{digest}"
+            previous = hmac.digest(key, text.encode(), "sha256").hex()
+            yield f"{len(data):x};chunk-signature={previous}\r\n".encode(), data, b"\r\n"
+            if not data:
+                return
+
+    def _key(self, date: str) -> bytes:
+        return _signing_key(self.secret_key, date[:8], self.region)
+
+
+@lru_cache(maxsize=16)
+def _signing_key(secret_key: str, day: str, region: str) -> bytes:
+    key = ("AWS4" + secret_key).encode()
+    for word in (day, region, "s3", "aws4_request"):
+        key = hmac.digest(key, word.encode(), "sha256")
+    return key
+
+
+def signature(headers: Mapping[str, str]) -> str:
+    """The signature in the headers that `Signer.sign` made."""
+    return headers["authorization"].rpartition("=")[2]
+
+
+def canonical_query(query: Iterable[tuple[str, str]]) -> str:
+    """Quoted and sorted: what is signed, and just as well what travels."""
+    return "&".join(sorted(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in query))
+
+
+def chunked_length(length: int) -> int:
+    """Content-Length of a CHUNKED body of `length` bytes."""
+    whole, rest = divmod(length, CHUNK_BYTES)
+    sizes = [(CHUNK_BYTES, whole), (rest, 1 if rest else 0), (0, 1)]
+    return sum(count * (len(f"{size:x}") + _CHUNK_FRAME_BYTES + size) for size, count in sizes)
