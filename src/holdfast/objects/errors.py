@@ -9,7 +9,8 @@
     ├── BucketNotEmpty
     └── ConditionFailed     a condition of the caller on the current version
     Unavailable
-    └── Contended           too many writers of one key
+    ├── Contended           too many writers of one key
+    └── SessionExpired      an upload showed no sign of life for too long
     InvalidRequest
     ├── KeyTooLong          longer than S3 allows
     ├── BadDigest           the body's hash is not the one that the caller announced
@@ -64,6 +65,12 @@ class Contended(Unavailable):
     """So many writers wanted this key at once that this one gave up. Nothing was changed; try again."""
 
     code = "contended"
+
+
+class SessionExpired(Unavailable):
+    """The process that wrote showed no sign of life for so long that its uploads were given up. Nothing was changed."""
+
+    code = "session_expired"
 
 
 class KeyTooLong(InvalidRequest):

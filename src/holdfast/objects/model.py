@@ -85,6 +85,17 @@ class PutOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a deletion came to."""
+
+    version: str | None
+    """The version that is gone, or with `delete_marker` the marker's; None in a bucket that keeps no versions."""
+    delete_marker: bool
+    """A delete marker was made, or the version that is gone was one."""
+    existed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """A page of a listing, in key order, folded prefixes in their place among the objects."""
 

@@ -24,6 +24,7 @@ CONTENTS = b"C"
 CONDEMNED = b"D"
 UPLOADS = b"U"
 PARTS = b"P"
+COMPLETED = b"E"
 SESSIONS = b"S"
 HEARTBEATS = b"H"
 QUEUES = b"Q"
@@ -150,10 +151,12 @@ class CompletedRow(_Value, frozen=True):
     """Stands for an upload that was completed, so that a retry of Complete is answered as the first was."""
 
     shape: int
-    version: str
+    unique: bytes
+    """The unique part of the version that it made."""
     etag: str
     parts: bytes
     """BLAKE3 of the list of parts that was completed."""
+    completed_ns: int
 
 
 class SessionRow(_Value, frozen=True):
@@ -263,7 +266,7 @@ def upload_row_key(bucket_id: bytes, key: bytes, upload: bytes) -> bytes:
 
 
 def completed_row_key(bucket_id: bytes, key: bytes, upload: bytes) -> bytes:
-    return QUEUES + b"completed\0" + bucket_id + escape(key) + upload
+    return COMPLETED + bucket_id + escape(key) + upload
 
 
 def parts_prefix(upload: bytes) -> bytes:

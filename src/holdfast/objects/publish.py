@@ -1,0 +1,241 @@
+"""Putting a version on top of a key, and taking versions away: the one place that changes `O` and `V` rows.
+
+Each change reads what it needs, decides (`versions.py`), and commits under the tokens of what it read. When another
+writer was faster it reads again. So conditions are exact under any race, and a reader sees a key before or after a
+change, never between.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.core.clock import Clock, Randomness
+from holdfast.core.errors import HoldfastError, PreconditionFailed
+from holdfast.core.ids import ContentId, new_token
+from holdfast.core.ranges import prefix_range
+from holdfast.meta.interface import Change, Expectation, HasToken, IsAbsent, Meta, Row
+from holdfast.objects.buckets import Buckets, OpenBucket
+from holdfast.objects.errors import Contended, NoSuchVersion
+from holdfast.objects.model import NULL_VERSION, Conditions, Deleted, Versioning
+from holdfast.objects.references import Prepared, References
+from holdfast.objects.rows import VersionRow, object_row_key, version_row_key, versions_prefix
+from holdfast.objects.versions import (
+    UNIQUE_BYTES,
+    Draft,
+    Step,
+    add,
+    check_conditions,
+    parse_version_id,
+    remove_current,
+    remove_older,
+    version_id,
+)
+
+# Every round at least one of the racers wins, so 64 racers in several processes are done well within this.
+ATTEMPTS_MAX_COUNT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A key as it was read: its newest version and what a commit expects that relies on it."""
+
+    row_key: bytes
+    version: VersionRow | None
+    expectation: Expectation
+
+
+def _seen(row_key: bytes, row: Row | None) -> _Seen:
+    if row is None:
+        return _Seen(row_key, None, IsAbsent(row_key))
+    return _Seen(row_key, VersionRow.decode(row.value), HasToken(row_key, row.token))
+
+
+class Publisher:
+    """Changes what a key's versions are."""
+
+    def __init__(
+        self, meta: Meta, buckets: Buckets, references: References, clock: Clock, randomness: Randomness
+    ) -> None:
+        self._meta = meta
+        self._buckets = buckets
+        self._references = references
+        self._clock = clock
+        self._randomness = randomness
+
+    def unique(self) -> bytes:
+        return self._randomness.bytes(UNIQUE_BYTES)
+
+    async def put(
+        self, bucket_name: str, key: bytes, draft: Draft, conditions: Conditions, extra: Prepared
+    ) -> VersionRow:
+        """Make `draft` the newest version, together with the changes of `extra`.
+
+        Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), Contended, and PreconditionFailed when an
+        expectation of `extra` does not hold, with its position in `extra.expecting`.
+        """
+        for _ in range(ATTEMPTS_MAX_COUNT):
+            bucket = await self._buckets.open(bucket_name)
+            seen = await self._read(bucket, key)
+            try:
+                check_conditions(conditions, seen.version)
+            except HoldfastError:
+                # The refusal is an answer of its own, so it must rest on the bucket as it is.
+                if await self._buckets.read(bucket_name) != bucket:
+                    continue
+                raise
+            step, row = await self._add(bucket, key, seen, draft)
+            if await self._commit(bucket, [seen.expectation], [step], extra):
+                return row
+        raise Contended("too many writers of this key at once")
+
+    async def delete(self, bucket_name: str, key: bytes, version: str | None, conditions: Conditions) -> Deleted:
+        """Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), Contended."""
+        for _ in range(ATTEMPTS_MAX_COUNT):
+            bucket = await self._buckets.read(bucket_name)
+            seen = await self._read(bucket, key)
+            check_conditions(conditions, seen.version)
+            step, expecting, deleted = await self._remove(bucket, key, seen, version)
+            if step is None or await self._commit(bucket, [seen.expectation, *expecting], [step], Prepared()):
+                return deleted
+        raise Contended("too many writers of this key at once")
+
+    async def delete_many(
+        self, bucket_name: str, keys: Sequence[tuple[bytes, str | None]]
+    ) -> list[Deleted | HoldfastError]:
+        """Delete several, in one commit when nobody interferes. Raises NoSuchBucket; what befalls one key alone is in
+        its place in the answer."""
+        bucket = await self._buckets.read(bucket_name)
+        results: list[Deleted | HoldfastError] = []
+        steps: list[Step] = []
+        expecting: list[Expectation] = []
+        names = [key for key, _ in keys]
+        if len(set(names)) == len(names):
+            rows = await self._meta.get_many([object_row_key(bucket.id, key) for key in names])
+            for (key, version), row in zip(keys, rows, strict=True):
+                seen = _seen(object_row_key(bucket.id, key), row)
+                try:
+                    step, further, deleted = await self._remove(bucket, key, seen, version)
+                except HoldfastError as error:
+                    results.append(error)
+                    continue
+                results.append(deleted)
+                if step is not None:
+                    steps.append(step)
+                    expecting += [seen.expectation, *further]
+            if not steps or await self._commit(bucket, expecting, steps, Prepared()):
+                return results
+        results = []
+        for key, version in keys:
+            try:
+                results.append(await self.delete(bucket_name, key, version, Conditions()))
+            except HoldfastError as error:
+                results.append(error)
+        return results
+
+    async def _read(self, bucket: OpenBucket, key: bytes) -> _Seen:
+        row_key = object_row_key(bucket.id, key)
+        (row,) = await self._meta.get_many([row_key])
+        return _seen(row_key, row)
+
+    async def _add(self, bucket: OpenBucket, key: bytes, seen: _Seen, draft: Draft) -> tuple[Step, VersionRow]:
+        current = seen.version
+        older_null = None
+        if bucket.versioning is Versioning.SUSPENDED and current is not None and current.null_sequence:
+            (older_null,) = await self._meta.get_many([version_row_key(bucket.id, key, current.null_sequence)])
+            if older_null is None:  # another writer removed it, so the token of `current` has changed as well
+                raise Contended("too many writers of this key at once")
+        return add(bucket.id, key, bucket.versioning, current, older_null, draft)
+
+    async def _remove(
+        self, bucket: OpenBucket, key: bytes, seen: _Seen, version: str | None
+    ) -> tuple[Step | None, list[Expectation], Deleted]:
+        """The step (None when there is nothing to do), what it relies on besides `seen`, and what to answer."""
+        current = seen.version
+        if version is None:
+            return await self._remove_newest(bucket, key, seen)
+        if current is None:
+            return None, [], Deleted(version, delete_marker=False, existed=False)
+        if version == version_id(current):
+            page = await self._meta.scan(prefix_range(versions_prefix(bucket.id, key)), limit=1)
+            older = page.entries[0] if page.entries else None
+            assert not isinstance(older, tuple)
+            step = remove_current(bucket.id, key, current, older if isinstance(older, Row) else None)
+            further: list[Expectation] = [HasToken(older.key, older.token)] if isinstance(older, Row) else []
+            return step, further, Deleted(version, delete_marker=current.delete_marker, existed=True)
+        row = await self._find_older(bucket, key, current, version)
+        if row is None:
+            return None, [], Deleted(version, delete_marker=False, existed=False)
+        step = remove_older(bucket.id, key, current, row)
+        marker = VersionRow.decode(row.value).delete_marker
+        return step, [HasToken(row.key, row.token)], Deleted(version, delete_marker=marker, existed=True)
+
+    async def _remove_newest(
+        self, bucket: OpenBucket, key: bytes, seen: _Seen
+    ) -> tuple[Step | None, list[Expectation], Deleted]:
+        if bucket.versioning is Versioning.OFF:
+            if seen.version is None:
+                return None, [], Deleted(None, delete_marker=False, existed=False)
+            step = remove_current(bucket.id, key, seen.version, None)
+            return step, [], Deleted(None, delete_marker=False, existed=True)
+        marker = Draft(
+            size=0,
+            etag="",
+            modified_ns=self._clock.now_ns(),
+            headers={},
+            user_metadata={},
+            checksums={},
+            content=None,
+            inline=b"",
+            unique=self.unique(),
+            delete_marker=True,
+        )
+        step, row = await self._add(bucket, key, seen, marker)
+        return step, [], Deleted(version_id(row), delete_marker=True, existed=seen.version is not None)
+
+    async def _find_older(self, bucket: OpenBucket, key: bytes, current: VersionRow, version: str) -> Row | None:
+        unique = b""
+        if version == NULL_VERSION:
+            sequence = current.null_sequence
+            if not sequence:
+                return None
+        else:
+            sequence, unique = parse_version_id(version)
+        (row,) = await self._meta.get_many([version_row_key(bucket.id, key, sequence)])
+        if row is None:
+            return None
+        found = VersionRow.decode(row.value)
+        wanted = found.null if version == NULL_VERSION else found.unique == unique and not found.null
+        return row if wanted else None
+
+    async def _commit(
+        self, bucket: OpenBucket, expecting: Sequence[Expectation], steps: Sequence[Step], extra: Prepared
+    ) -> bool:
+        """Whether the commit went through; False when somebody else was faster and all must be read again."""
+        released: list[ContentId] = [content for step in steps for content in step.released]
+        dropped = await self._references.move(dropped=released) if released else Prepared()
+        changes: list[Change] = [change for step in steps for change in step.changes]
+        own: list[Expectation] = [bucket.expectation, *expecting, *dropped.expecting]
+        try:
+            await self._meta.commit(
+                [*changes, *dropped.changes, *extra.changes],
+                [*own, *extra.expecting],
+                token=new_token(self._randomness),
+            )
+        except PreconditionFailed as error:
+            if any(position >= len(own) for position in error.failed):
+                raise PreconditionFailed(
+                    "what this change relied on is no longer so",
+                    tuple(position - len(own) for position in error.failed if position >= len(own)),
+                ) from None
+            if 0 in error.failed:
+                self._buckets.forget(bucket.name)
+            return False
+        return True
+
+    async def find(self, bucket: OpenBucket, key: bytes, current: VersionRow, version: str) -> VersionRow:
+        """The version of that id. Raises NoSuchVersion, InvalidRequest."""
+        if version == version_id(current):
+            return current
+        row = await self._find_older(bucket, key, current, version)
+        if row is None:
+            raise NoSuchVersion("the key has no version of that id")
+        return VersionRow.decode(row.value)

@@ -1,0 +1,415 @@
+"""Multipart uploads: rows of uploads and parts, and their completion.
+
+Each part is a content of its own with one reference, held by its `P` row. Complete opens and rewrites no data: it
+makes a composite content that lists the parts' contents in order and takes over their references, puts the version
+on top of its key, and removes the upload, all in one commit. A `completed` row remembers it for a while, so that a
+client whose connection broke may ask again and is answered the same.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import msgspec
+from blake3 import blake3
+
+from holdfast.core.clock import Clock, Randomness
+from holdfast.core.errors import InvalidRequest, NotFound, PreconditionFailed
+from holdfast.core.ids import ContentId, new_token
+from holdfast.core.limits import OBJECT_MAX_BYTES, PART_MIN_BYTES, PARTS_MAX_COUNT
+from holdfast.core.ranges import KeyRange, prefix_end, prefix_range
+from holdfast.meta.interface import Change, Delete, Expectation, Fold, Folded, HasToken, IsEmpty, Meta, Put, Row
+from holdfast.objects.buckets import Buckets, OpenBucket
+from holdfast.objects.errors import (
+    Contended,
+    EntityTooSmall,
+    InvalidPart,
+    InvalidPartOrder,
+    NoSuchUpload,
+)
+from holdfast.objects.model import CompletedPart, Digests, ObjectInfo, Part, PutOptions, Upload, UploadPage
+from holdfast.objects.publish import ATTEMPTS_MAX_COUNT, Publisher
+from holdfast.objects.references import Prepared, References
+from holdfast.objects.rows import (
+    BUCKET_ID_BYTES,
+    CompletedRow,
+    ContentRow,
+    Extent,
+    PartRow,
+    UploadRow,
+    VersionRow,
+    completed_row_key,
+    content_row_key,
+    escape,
+    object_row_key,
+    part_row_key,
+    parts_prefix,
+    unescape,
+    upload_row_key,
+    uploads_prefix,
+)
+from holdfast.objects.sessions import Session, Sessions
+from holdfast.objects.versions import Draft, info
+
+UPLOAD_ID_BYTES = 16
+_SCAN_COUNT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    bucket: OpenBucket
+    key: bytes
+    id: bytes
+    row: UploadRow
+    expectation: HasToken
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    number: int
+    row: PartRow
+    expectation: HasToken
+
+    def public(self) -> Part:
+        return Part(self.number, self.row.size, self.row.etag, self.row.modified_ns, self.row.checksums)
+
+
+class Uploads:
+    """The `U` and `P` rows."""
+
+    def __init__(
+        self,
+        meta: Meta,
+        buckets: Buckets,
+        references: References,
+        publisher: Publisher,
+        sessions: Sessions,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._meta = meta
+        self._buckets = buckets
+        self._references = references
+        self._publisher = publisher
+        self._sessions = sessions
+        self._clock = clock
+        self._randomness = randomness
+
+    async def create(self, bucket_name: str, key: bytes, options: PutOptions, checksums: dict[str, str]) -> Upload:
+        """Raises NoSuchBucket, Contended."""
+        upload = self._randomness.bytes(UPLOAD_ID_BYTES)
+        row = UploadRow(
+            UploadRow.SHAPE,
+            key.decode(),
+            self._clock.now_ns(),
+            dict(options.headers),
+            dict(options.user_metadata),
+            checksums,
+        )
+        for _ in range(ATTEMPTS_MAX_COUNT):
+            bucket = await self._buckets.open(bucket_name)
+            change = Put(upload_row_key(bucket.id, key, upload), row.encode())
+            try:
+                await self._meta.commit([change], [bucket.expectation], token=new_token(self._randomness))
+            except PreconditionFailed:
+                self._buckets.forget(bucket_name)
+                continue
+            return Upload(row.key, upload.hex(), row.created_ns)
+        raise Contended("the bucket keeps changing")
+
+    async def open(self, bucket_name: str, key: bytes, upload_id: str) -> OpenUpload:
+        """Raises NoSuchBucket, NoSuchUpload."""
+        bucket = await self._buckets.read(bucket_name)
+        upload = parse_upload_id(upload_id)
+        row_key = upload_row_key(bucket.id, key, upload)
+        try:
+            row = await self._meta.get(row_key)
+        except NotFound:
+            raise NoSuchUpload("no upload in flight has that id") from None
+        return OpenUpload(bucket, key, upload, UploadRow.decode(row.value), HasToken(row_key, row.token))
+
+    async def put_part(self, upload: OpenUpload, number: int, row: PartRow, extra: Prepared) -> Part:
+        """File a part, replacing one of the same number. Raises NoSuchUpload when the upload ended meanwhile, and
+        PreconditionFailed when an expectation of `extra` does not hold, with its position there."""
+        row_key = part_row_key(upload.id, number)
+        for _ in range(ATTEMPTS_MAX_COUNT):
+            (old,) = await self._meta.get_many([row_key])
+            dropped = []
+            own: list[Expectation] = [upload.expectation]
+            if old is None:
+                own.append(IsEmpty(KeyRange(row_key, row_key + b"\0")))
+            else:
+                own.append(HasToken(row_key, old.token))
+                content = PartRow.decode(old.value).content
+                dropped = [ContentId(content)] if content is not None else []
+            released = await self._references.move(dropped=dropped)
+            own += released.expecting
+            try:
+                await self._meta.commit(
+                    [Put(row_key, row.encode()), *released.changes, *extra.changes],
+                    [*own, *extra.expecting],
+                    token=new_token(self._randomness),
+                )
+            except PreconditionFailed as error:
+                if 0 in error.failed:
+                    raise NoSuchUpload("the upload was completed or aborted meanwhile") from None
+                foreign = tuple(position - len(own) for position in error.failed if position >= len(own))
+                if foreign:
+                    raise PreconditionFailed("what this part relied on is no longer so", foreign) from None
+                continue
+            return Part(number, row.size, row.etag, row.modified_ns, row.checksums)
+        raise Contended("too many writers of this part at once")
+
+    async def parts(self, upload: OpenUpload, *, after: int = 0, limit: int = PARTS_MAX_COUNT) -> list[StoredPart]:
+        """Stored parts with numbers above `after`, in their order."""
+        found: list[StoredPart] = []
+        start: bytes | None = part_row_key(upload.id, after + 1)
+        end = prefix_end(parts_prefix(upload.id))
+        while start is not None and len(found) < limit:
+            page = await self._meta.scan(KeyRange(start, end), limit=min(_SCAN_COUNT, limit - len(found)))
+            for entry in page.entries:
+                assert isinstance(entry, Row)
+                number = int.from_bytes(entry.key[-2:], "big")
+                found.append(StoredPart(number, PartRow.decode(entry.value), HasToken(entry.key, entry.token)))
+            start = page.resume
+        return found
+
+    async def list(
+        self, bucket_name: str, *, prefix: str, delimiter: str, after: tuple[str, str], limit: int
+    ) -> UploadPage:
+        """Uploads in flight in the order of keys, those of one key in the order of ids."""
+        bucket = await self._buckets.read(bucket_name)
+        head = uploads_prefix(bucket.id)
+        base = head + prefix.encode().replace(b"\0", b"\0\xff")
+        start = base
+        if after[0]:
+            marker = head + escape(after[0].encode())
+            behind = marker + parse_upload_id(after[1]) + b"\0" if after[1] else prefix_end(marker) or marker
+            start = max(start, behind)
+        fold = Fold(delimiter.encode(), len(base)) if delimiter else None
+        page = await self._meta.scan(KeyRange(start, prefix_end(base)), limit=limit, fold=fold)
+        uploads: list[Upload] = []
+        prefixes: list[str] = []
+        for entry in page.entries:
+            if isinstance(entry, Folded):
+                prefixes.append(entry.prefix[1 + BUCKET_ID_BYTES :].decode())
+                continue
+            row = UploadRow.decode(entry.value)
+            uploads.append(Upload(row.key, entry.key[-UPLOAD_ID_BYTES:].hex(), row.created_ns))
+        resume = None
+        if page.resume is not None and page.entries:
+            last = page.entries[-1]
+            if isinstance(last, Folded):
+                resume = (prefixes[-1], "")
+            else:
+                key, _ = unescape(last.key[1 + BUCKET_ID_BYTES :])
+                resume = (key.decode(), last.key[-UPLOAD_ID_BYTES:].hex())
+        return UploadPage(tuple(uploads), tuple(prefixes), resume)
+
+    async def abort(self, upload: OpenUpload) -> None:
+        """Remove the upload and release its parts. Raises NoSuchUpload when it ended meanwhile."""
+        for _ in range(ATTEMPTS_MAX_COUNT):
+            parts = await self.parts(upload)
+            released = await self._references.move(dropped=_contents(parts))
+            changes: list[Change] = [Delete(upload.expectation.key), *(Delete(p.expectation.key) for p in parts)]
+            expecting: list[Expectation] = [upload.expectation, *(p.expectation for p in parts)]
+            # A part that was filed since would be left behind without its upload.
+            expecting += _nothing_between(upload, parts)
+            try:
+                await self._meta.commit(
+                    [*changes, *released.changes],
+                    [*expecting, *released.expecting],
+                    token=new_token(self._randomness),
+                )
+            except PreconditionFailed as error:
+                if 0 in error.failed:
+                    raise NoSuchUpload("the upload was completed or aborted meanwhile") from None
+                continue
+            return
+        raise Contended("parts keep arriving for this upload")
+
+    async def complete(
+        self, bucket_name: str, key: bytes, upload_id: str, wanted: Sequence[CompletedPart], options: PutOptions
+    ) -> ObjectInfo:
+        """Raises NoSuchBucket, NoSuchUpload, InvalidPart, InvalidPartOrder, EntityTooSmall, ConditionFailed, and
+        whatever `options.check` raises, which is called with the checksums of no body."""
+        try:
+            upload = await self.open(bucket_name, key, upload_id)
+        except NoSuchUpload:
+            return await self._completed_before(bucket_name, key, upload_id, wanted)
+        parts = await self.parts(upload)
+        chosen = _choose(parts, wanted)
+        row, content = await self._compose(upload, parts, chosen, wanted, options)
+        return info(key.decode(), row, latest=True, parts=tuple(part.row.size for part in chosen) if content else ())
+
+    async def _compose(
+        self,
+        upload: OpenUpload,
+        parts: Sequence[StoredPart],
+        chosen: Sequence[StoredPart],
+        wanted: Sequence[CompletedPart],
+        options: PutOptions,
+    ) -> tuple[VersionRow, ContentId | None]:
+        size = sum(part.row.size for part in chosen)
+        if size > OBJECT_MAX_BYTES:
+            raise InvalidRequest(f"an object has at most {OBJECT_MAX_BYTES} bytes")
+        session = await self._sessions.current()
+        composite = self._sessions.new_content(session) if size else None
+        draft = Draft(
+            size=size,
+            etag=multipart_etag([part.row.etag for part in chosen]),
+            modified_ns=self._clock.now_ns(),
+            headers=upload.row.headers,
+            user_metadata=upload.row.user_metadata,
+            checksums=dict(options.check(Digests(size, {}))) if options.check is not None else {},
+            content=composite,
+            inline=b"",
+            unique=self._publisher.unique(),
+        )
+        extra = await self._replace_upload(upload, parts, chosen, composite, draft, session)
+        extra.changes.append(self._remember(upload, draft, wanted))
+        try:
+            row = await self._publisher.put(upload.bucket.name, upload.key, draft, options.conditions, extra)
+        except PreconditionFailed as error:
+            if not error.failed:
+                raise
+            if error.failed[0] == 0:
+                raise NoSuchUpload("the upload was completed or aborted meanwhile") from None
+            raise Contended("parts of this upload changed while it was completed") from None
+        return row, composite
+
+    async def _replace_upload(
+        self,
+        upload: OpenUpload,
+        parts: Sequence[StoredPart],
+        chosen: Sequence[StoredPart],
+        composite: ContentId | None,
+        draft: Draft,
+        session: Session,
+    ) -> Prepared:
+        """The composite in place of the upload: chosen parts give it their references, the others lose theirs."""
+        numbers = {part.number for part in chosen}
+        extents: list[Extent] = []
+        handed_on: list[ContentId] = []
+        dissolved: list[ContentId] = []
+        for part in chosen:
+            if part.row.content is None:
+                continue
+            content = ContentId(part.row.content)
+            _, row = await self._references.read(content)
+            if row.extents:
+                # A part that was copied from a multipart object: its extents move up, it is no longer needed.
+                extents += row.extents
+                handed_on += [ContentId(extent.content) for extent in row.extents]
+                dissolved.append(content)
+            else:
+                extents.append(Extent(content, 0, row.size))
+        prepared = await self._references.move(
+            taken=handed_on, dropped=[*dissolved, *_contents([p for p in parts if p.number not in numbers])]
+        )
+        expecting: list[Expectation] = [
+            upload.expectation,
+            *(part.expectation for part in parts),
+            *_nothing_between(upload, parts),
+            *prepared.expecting,
+        ]
+        changes: list[Change] = [Delete(upload.expectation.key), *(Delete(p.expectation.key) for p in parts)]
+        if composite is not None:
+            row = ContentRow(
+                shape=ContentRow.SHAPE,
+                refs=1,
+                size=draft.size,
+                created_ns=draft.modified_ns,
+                condemned_ns=0,
+                root=None,
+                walk_root=None,
+                extents=extents,
+                parts=[part.row.size for part in chosen],
+            )
+            changes.append(Put(content_row_key(composite), row.encode()))
+            expecting.append(session.alive)
+        return Prepared([*changes, *prepared.changes], expecting)
+
+    def _remember(self, upload: OpenUpload, draft: Draft, wanted: Sequence[CompletedPart]) -> Put:
+        row = CompletedRow(CompletedRow.SHAPE, draft.unique, draft.etag, _fingerprint(wanted), draft.modified_ns)
+        return Put(completed_row_key(upload.bucket.id, upload.key, upload.id), row.encode())
+
+    async def _completed_before(
+        self, bucket_name: str, key: bytes, upload_id: str, wanted: Sequence[CompletedPart]
+    ) -> ObjectInfo:
+        """The answer to a Complete that is asked again. Raises NoSuchUpload unless it is the very same request and
+        the version that it made is still the newest."""
+        bucket = await self._buckets.read(bucket_name)
+        remembered_key = completed_row_key(bucket.id, key, parse_upload_id(upload_id))
+        remembered, current = await self._meta.get_many([remembered_key, object_row_key(bucket.id, key)])
+        if remembered is not None and current is not None:
+            done = CompletedRow.decode(remembered.value)
+            row = VersionRow.decode(current.value)
+            if done.parts == _fingerprint(wanted) and done.unique == row.unique:
+                return info(key.decode(), row, latest=True)
+        raise NoSuchUpload("no upload in flight has that id")
+
+
+def parse_upload_id(upload_id: str) -> bytes:
+    """Raises NoSuchUpload for what this store never gave out."""
+    try:
+        upload = bytes.fromhex(upload_id)
+    except ValueError:
+        upload = b""
+    if len(upload) != UPLOAD_ID_BYTES:
+        raise NoSuchUpload("no upload in flight has that id")
+    return upload
+
+
+def multipart_etag(etags: Sequence[str]) -> str:
+    """MD5 of the parts' MD5s, a hyphen and how many: as S3 does it."""
+    joined = b"".join(bytes.fromhex(etag) for etag in etags)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
+
+
+def _choose(parts: Sequence[StoredPart], wanted: Sequence[CompletedPart]) -> list[StoredPart]:
+    if not wanted:
+        raise InvalidRequest("an upload is completed from at least one part")
+    if len(wanted) > PARTS_MAX_COUNT:
+        raise InvalidRequest(f"an upload has at most {PARTS_MAX_COUNT} parts")
+    if any(later.number <= earlier.number for earlier, later in pairwise(wanted)):
+        raise InvalidPartOrder("part numbers must rise")
+    stored = {part.number: part for part in parts}
+    chosen: list[StoredPart] = []
+    for claim in wanted:
+        part = stored.get(claim.number)
+        if part is None or part.row.etag != claim.etag.strip('"').lower():
+            raise InvalidPart(f"part {claim.number} was not uploaded, or not with that ETag")
+        for name, value in claim.checksums.items():
+            if name in part.row.checksums and part.row.checksums[name] != value:
+                raise InvalidPart(f"part {claim.number} has another {name}")
+        chosen.append(part)
+    for part in chosen[:-1]:
+        if part.row.size < PART_MIN_BYTES:
+            raise EntityTooSmall(
+                f"part {part.number} has {part.row.size} bytes; all but the last need {PART_MIN_BYTES}"
+            )
+    return chosen
+
+
+def _contents(parts: Sequence[StoredPart]) -> list[ContentId]:
+    return [ContentId(part.row.content) for part in parts if part.row.content is not None]
+
+
+def _nothing_between(upload: OpenUpload, parts: Sequence[StoredPart]) -> list[IsEmpty]:
+    """No part besides these: the gaps between their rows are empty."""
+    whole = prefix_range(parts_prefix(upload.id))
+    start = whole.start
+    gaps: list[IsEmpty] = []
+    for part in parts:
+        key = part.expectation.key
+        if start < key:
+            gaps.append(IsEmpty(KeyRange(start, key)))
+        start = key + b"\0"
+    gaps.append(IsEmpty(KeyRange(start, whole.end)))
+    return gaps
+
+
+def _fingerprint(wanted: Sequence[CompletedPart]) -> bytes:
+    return blake3(msgspec.msgpack.encode([(part.number, part.etag.strip('"')) for part in wanted])).digest()
