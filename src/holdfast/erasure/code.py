@@ -1,4 +1,8 @@
-"""How a block is spread: so many copies, or k data and m parity fragments."""
+"""How a block is spread: so many copies, or k data and m parity fragments.
+
+Rule: a `Code` that exists can lose any m of its fragments. The matrix [1/(i+j)] (Cauchy) has that property for every
+k and m; the matrix of powers (Vandermonde) has it only within VANDERMONDE_K_MAX, and whatever lies outside is refused.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +20,23 @@ class Matrix(StrEnum):
     VANDERMONDE = "vandermonde"
 
 
+# ISA-L's Vandermonde rows are (2**r)**j for parity row r and column j in GF(2**8): some of its square submatrices are
+# singular, and then m losses are too many. The largest k for each m, found by trying every submatrix up to k+m = 32;
+# tests/unit/erasure/test_code.py tries them again.
+VANDERMONDE_K_MAX = {
+    1: 31,
+    2: 30,
+    3: 29,
+    4: 21,
+    5: 5,
+    **dict.fromkeys(range(6, 22), 4),
+    **dict.fromkeys(range(22, 30), 3),
+} | {
+    30: 2,
+    31: 1,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
     """k fragments rebuild a block of k+m; a copy is a code with k = 1 whose fragments are all the same."""
@@ -30,6 +51,11 @@ class Code:
                 raise InvalidRequest(f"copies run from 1 to {COPIES_MAX_COUNT}, not {self.k}+{self.m}")
         elif self.k < 1 or self.m < 1 or self.k + self.m > FRAGMENTS_MAX_COUNT:
             raise InvalidRequest(f"an erasure code has k >= 1, m >= 1, k+m <= {FRAGMENTS_MAX_COUNT}, not {self}")
+        elif self.matrix is Matrix.VANDERMONDE and self.k > VANDERMONDE_K_MAX[self.m]:
+            raise InvalidRequest(
+                f"a Vandermonde code with m = {self.m} needs k <= {VANDERMONDE_K_MAX[self.m]}, not {self}: "
+                "it could not survive every loss; use cauchy"
+            )
 
     @property
     def width(self) -> int:
