@@ -181,12 +181,15 @@ class BlockSealer:
 
     def _decompress(self, body: memoryview, target: memoryview) -> None:
         try:
-            with self._decompressor.stream_reader(body, read_across_frames=False) as frame:
-                complete = _read_into(frame, target) == len(target) and not frame.read(1)
+            # The frame says how long it is, the decoder holds it to that, and we stop there: padding follows it.
+            if zstandard.get_frame_parameters(body).content_size != len(target):
+                raise Corrupt("a sealed block decompresses to another length than its entry says")
+            with self._decompressor.stream_reader(body) as frame:
+                length = _read_into(frame, target)
         except zstandard.ZstdError as error:
             raise Corrupt("a sealed block does not decompress") from error
-        if not complete:
-            raise Corrupt("a sealed block decompresses to another length than its entry says")
+        if length != len(target):
+            raise Corrupt("a sealed block decompresses to less than its frame says")
 
     def _scratch_view(self, length: int) -> memoryview:
         if len(self._scratch) < length:
