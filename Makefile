@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+DATA ?= data
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:  ## this list
@@ -11,11 +12,34 @@ setup: .venv/installed  ## build .venv from the lock file
 
 # The stamp depends on what decides the contents of .venv, so that `make` reinstalls when either changes.
 .venv/installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Holdfast needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit("Holdfast needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	touch $@
+	@touch $@
+
+run: setup  ## a store over six directories under ./data, answering S3 on 127.0.0.1:9000
+	@mkdir -p $(foreach n,1 2 3 4 5 6,$(DATA)/drive$(n))
+	@exec $(BIN)/holdfast serve $(foreach n,1 2 3 4 5 6,$(DATA)/drive$(n))
+
+test: setup  ## every test but the soaks
+	$(BIN)/python -m pytest -q -m "not soak and not heavy" -n 2
+	$(BIN)/python -m pytest -q -m "heavy and not soak"
+
+demo: setup  ## lose two drives during a download, and get every byte back
+	$(BIN)/python -m bench.demo
+
+bench: setup  ## measure this machine: requests, throughput, memory
+	$(BIN)/python -m bench.suite
+
+soak: setup  ## the long proofs: hundreds of kills, every power cut, all planted bugs
+	$(BIN)/python -m pytest -q -m soak
+
+lint: setup  ## format, style, types, imports between rooms
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 lock:  ## resolve requirements.lock anew from pyproject.toml
 	$(PYTHON) -m venv .lock && .lock/bin/pip install --quiet uv
@@ -23,4 +47,4 @@ lock:  ## resolve requirements.lock anew from pyproject.toml
 	  --no-emit-index-url --no-emit-find-links --upgrade --extra dev pyproject.toml -o requirements.lock
 	rm -rf .lock
 
-.PHONY: help setup lock
+.PHONY: help setup run test demo bench soak lint lock
