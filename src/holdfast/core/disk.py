@@ -53,7 +53,16 @@ class File(Protocol):
     def size(self) -> int: ...
 
     def lock(self, *, exclusive: bool) -> None:
-        """flock without waiting: BlockingIOError when somebody else holds it. The holder's death frees it."""
+        """flock without waiting: BlockingIOError when somebody else holds it. The holder's death frees it.
+
+        Held already, it is converted, which is not atomic: another may get hold of it in between.
+        """
+        ...
+
+    def unlock(self) -> None: ...
+
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` still leads to this file: it was not unlinked, replaced, or its file system pulled."""
         ...
 
     def close(self) -> None: ...

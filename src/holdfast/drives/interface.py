@@ -24,7 +24,7 @@ class FragmentKey(NamedTuple):
     """Which fragment: ordered by block id, then index, as the drive lists them."""
 
     block: BlockId
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody needs here
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Drive(Protocol):
     async def get(self, key: FragmentKey, range: ByteRange | None = None) -> FragmentPart:
         """Read a fragment, or the leaves that cover a range of its payload.
 
-        The record's checksum was verified (for a range: the leaves' hashes). Raises NotFound, Corrupt, NodeDown, and
+        The record's checksums were verified (for a range: those of its leaves). Raises NotFound, Corrupt, NodeDown, and
         InvalidRequest when the range reaches past the payload.
         """
         ...
