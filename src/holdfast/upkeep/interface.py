@@ -191,6 +191,32 @@ class Catalogue(Protocol):
         ...
 
 
+class Placing(Protocol):
+    """Where one layout wants the fragments of a block; `placement.PartitionTable` is one."""
+
+    @property
+    def version(self) -> int: ...
+
+    def drives(self, block: BlockId) -> tuple[DriveId, ...]:
+        """Usable drives in the order of preference: fragment i belongs on the i-th, hand-offs go to those behind."""
+        ...
+
+
+class Layouts(Protocol):
+    """The layouts that are in use. Read anew by every call: another process may have changed them."""
+
+    async def live(self) -> Sequence[Placing]:
+        """Newest first, at least one."""
+        ...
+
+    async def retire(self, version: int) -> None:
+        """Every fragment has left that layout: readers need not try it any more. Missing is fine.
+
+        Raises PreconditionFailed for the newest one.
+        """
+        ...
+
+
 class Compactable(Protocol):
     """A drive that can give back the space of dead records; a node's drive does that by itself."""
 
