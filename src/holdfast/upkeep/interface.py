@@ -192,13 +192,13 @@ class Catalogue(Protocol):
 
 
 class Placing(Protocol):
-    """Where one layout wants the fragments of a block; `placement.PartitionTable` is one."""
+    """Where one layout wants the fragments of a block: the partition table for the block's width."""
 
     @property
     def version(self) -> int: ...
 
-    def drives(self, block: BlockId) -> tuple[DriveId, ...]:
-        """Usable drives in the order of preference: fragment i belongs on the i-th, hand-offs go to those behind."""
+    def drives(self, ref: BlockRef) -> tuple[DriveId, ...]:
+        """Active drives in the order of preference: fragment i belongs on the i-th, hand-offs go to those behind."""
         ...
 
 
