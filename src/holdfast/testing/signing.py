@@ -6,7 +6,7 @@ an error in one does not hide in the other. It is held to botocore's signatures 
 """
 
 import hmac
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -62,23 +62,24 @@ class Signer:
         )
         return signed
 
-    def chunks(self, body: Buffer, seed: str, date: str) -> Iterator[tuple[bytes, memoryview, bytes]]:
+    def chunks(
+        self, body: Buffer, seed: str, date: str, digests: Sequence[str] = ()
+    ) -> Iterator[tuple[bytes, memoryview, bytes]]:
         """The pieces of a CHUNKED body, the empty last one included: frame, data, end of line.
 
-        `seed` is the signature of the request's head.
+        `seed` is the signature of the request's head. `digests` are those of the chunks (`chunk_digests`), for a
+        client that sends the same body often.
         """
+        digests = digests or chunk_digests(body)
         key = self._key(date)
         scope = f"{date[:8]}/{self.region}/s3/aws4_request"
         view = memoryview(body)
         previous = seed
-        for start in range(0, len(view) + CHUNK_BYTES, CHUNK_BYTES):
-            data = view[start : start + CHUNK_BYTES]
-            digest = sha256(data).hexdigest()
+        for number, digest in enumerate(digests):
+            data = view[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
             text = f"AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{scope}\n{previous}\n{EMPTY_SHA256}\n{digest}"
             previous = hmac.digest(key, text.encode(), "sha256").hex()
             yield f"{len(data):x};chunk-signature={previous}\r\n".encode(), data, b"\r\n"
-            if not data:
-                return
 
     def _key(self, date: str) -> bytes:
         return _signing_key(self.secret_key, date[:8], self.region)
@@ -90,6 +91,13 @@ def _signing_key(secret_key: str, day: str, region: str) -> bytes:
     for word in (day, region, "s3", "aws4_request"):
         key = hmac.digest(key, word.encode(), "sha256")
     return key
+
+
+def chunk_digests(body: Buffer) -> list[str]:
+    """SHA-256 of each chunk, the empty last one included."""
+    view = memoryview(body)
+    return [*(sha256(view[start : start + CHUNK_BYTES]).hexdigest() for start in range(0, len(view), CHUNK_BYTES)),
+            EMPTY_SHA256]  # fmt: skip
 
 
 def signature(headers: Mapping[str, str]) -> str:
