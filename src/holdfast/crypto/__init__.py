@@ -10,6 +10,7 @@
 - `derive`     one-way key derivation; every context string of the product
 - `blocks`     compress, pad, seal: docs/formats/seal.md
 - `envelope`   small messages under a long-lived key: rows, root keys, tags
+- `once`       a message under a key of its own
 - `tags`       what a fragment's tag says: docs/formats/tag.md
 - `keyring`    epochs of keys, rotation, capabilities: docs/formats/keyring.md
 - `kek`        the key-encryption key, and the wrapped keyring

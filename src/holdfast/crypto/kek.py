@@ -16,24 +16,21 @@ from hmac import compare_digest
 import argon2.low_level
 import msgspec
 from blake3 import blake3
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from holdfast.core.clock import Randomness
 from holdfast.core.errors import AccessDenied, Corrupt, InvalidRequest
 from holdfast.core.ids import Buffer
 from holdfast.crypto.derive import KEY_BYTES, Context, derive
 from holdfast.crypto.keyring import Keyring, decode_keyring, encode_keyring
+from holdfast.crypto.once import open_once, seal_once
 
 VERSION = 1
 
+# Each wrapping draws a salt, and from it a key that is used once.
 _SALT_BYTES = 32
 _COMMITMENT_BYTES = 32
 _CHECKSUM_BYTES = 8
 _FILE_CHECKSUM_BYTES = 4
-
-# Each wrapping draws a salt, and from it a key that is used once.
-_NONCE = bytes(12)
 
 _FILE_HEADER = b"holdfast key-encryption key 1\n"
 
@@ -164,7 +161,7 @@ def wrap_keyring(keyring: Keyring, kek: KeyEncryptionKey, randomness: Randomness
         else None
     )
     header = msgspec.msgpack.encode(_HeaderDocument(passphrase, salt, secret[KEY_BYTES:]))
-    ciphertext = AESGCM(secret[:KEY_BYTES]).encrypt(_NONCE, encode_keyring(keyring), header)
+    ciphertext = seal_once(secret[:KEY_BYTES], encode_keyring(keyring), header)
     return msgspec.msgpack.encode(_WrappedDocument(VERSION, header, ciphertext, _checksum(header + ciphertext)))
 
 
@@ -179,10 +176,7 @@ def unwrap_keyring(wrapped: Buffer, kek: KeyEncryptionKey) -> Keyring:
     secret = derive(kek.key + header.salt, Context.KEYRING, KEY_BYTES + _COMMITMENT_BYTES)
     if not compare_digest(secret[KEY_BYTES:], header.commitment):
         raise AccessDenied("this key or passphrase does not open the keyring")
-    try:
-        return decode_keyring(AESGCM(secret[:KEY_BYTES]).decrypt(_NONCE, document.ciphertext, document.header))
-    except InvalidTag:
-        raise Corrupt("the wrapped keyring is damaged") from None
+    return decode_keyring(open_once(secret[:KEY_BYTES], document.ciphertext, document.header))
 
 
 def _decode_wrapped(wrapped: Buffer) -> tuple[_WrappedDocument, _HeaderDocument, PassphraseParameters | None]:

@@ -1,0 +1,13 @@
+from collections.abc import Iterator
+
+import pytest
+
+from holdfast.tree import SealingThreads
+from tests.unit.tree.stores import sealing_threads
+
+
+@pytest.fixture
+def threads() -> Iterator[SealingThreads]:
+    made = sealing_threads()
+    yield made
+    made._executor.shutdown()
