@@ -69,8 +69,9 @@ class Lease:
         return buffer
 
     def release(self, buffer: memoryview) -> None:
-        del self._buffers[id(buffer)]
-        self._pool.release(buffer)
+        """Give one back early. No error when the lease has ended meanwhile, which gave back all."""
+        if self._buffers.pop(id(buffer), None) is not None:
+            self._pool.release(buffer)
 
     def __enter__(self) -> Self:
         return self

@@ -124,7 +124,9 @@ class ContentRow(_Value, frozen=True):
     extents: list[Extent]
     parts: list[int]
     """Sizes of the parts, of a multipart object."""
-    layout_version: int = 0
+    code: tuple[str, int, int]
+    """Matrix, k and m that data blocks were asked to be spread by; ("", 0, 0) for a composite."""
+    layout_version: int
     """The newest layout that every block is known to be placed by."""
 
 
@@ -285,8 +287,12 @@ def heartbeat_row_key(session: SessionId) -> bytes:
     return HEARTBEATS + session
 
 
+def repair_prefix() -> bytes:
+    return QUEUES + b"repair\0"
+
+
 def repair_row_key(block: bytes) -> bytes:
-    return QUEUES + b"repair\0" + block
+    return repair_prefix() + block
 
 
 def access_key_row_key(access_key: str) -> bytes:

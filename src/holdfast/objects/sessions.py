@@ -57,10 +57,9 @@ class Sessions:
     def new_content(self, session: Session) -> ContentId:
         return new_content_id(session.id, self._randomness)
 
-    def lost(self, session: Session) -> None:
+    def expired(self) -> None:
         """A publish found the session expired: the next write opens another."""
-        if self._session is session:
-            self._session = None
+        self._session = None
 
     async def close(self) -> None:
         """End the session. Uploads still in flight can no longer be published."""
@@ -100,7 +99,7 @@ class Sessions:
                     [Put(heartbeat_row_key(session.id), row.encode())], [session.alive], token=_beat_token(count)
                 )
             except PreconditionFailed:
-                self.lost(session)
+                self.expired()
             except HoldfastError:
                 continue  # the store is not available now; a later beat may be in time
 

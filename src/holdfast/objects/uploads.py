@@ -326,6 +326,8 @@ class Uploads:
                 walk_root=None,
                 extents=extents,
                 parts=[part.row.size for part in chosen],
+                code=("", 0, 0),
+                layout_version=0,
             )
             changes.append(Put(content_row_key(composite), row.encode()))
             expecting.append(session.alive)

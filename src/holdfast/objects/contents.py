@@ -1,0 +1,239 @@
+"""Contents: bytes in blocks on drives, and the rows that name them.
+
+A simple content is one tree, a composite one a list of extents of simple contents (docs/formats/rows.md). This module
+writes and reads them; who refers to them is the business of `references`.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import msgspec
+
+from holdfast.cluster import Cluster
+from holdfast.core.clock import Clock
+from holdfast.core.errors import HoldfastError, NotEnoughFragments, NotFound, PreconditionFailed, Unavailable
+from holdfast.core.ids import Buffer, ContentId, Token
+from holdfast.core.ranges import ByteRange
+from holdfast.crypto.envelope import EnvelopeOpener, EnvelopeSealer
+from holdfast.crypto.tags import TagSealer
+from holdfast.erasure import BlockRef, Code, CodedBlock, code_for, encode
+from holdfast.meta.interface import Meta, Put
+from holdfast.objects.errors import SessionExpired
+from holdfast.objects.layouts import Layouts
+from holdfast.objects.references import Prepared
+from holdfast.objects.rows import ContentRow, RepairRow, content_row_key, repair_row_key
+from holdfast.objects.sessions import Session, Sessions
+from holdfast.tree import (
+    RootEntry,
+    SealingThreads,
+    TreeWriter,
+    WalkRoot,
+    read,
+    unwrap_root,
+    unwrap_walk_root,
+    wrap_root,
+    wrap_walk_root,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentKeys:
+    """What seals and opens the roots and tags of contents."""
+
+    read_sealer: EnvelopeSealer
+    read_opener: EnvelopeOpener
+    walk_sealer: EnvelopeSealer
+    walk_opener: EnvelopeOpener
+    tags: TagSealer
+
+
+class ContentBlocks:
+    """A `tree.BlockStore` for the blocks of one content, remembering what did not reach its place."""
+
+    def __init__(self, cluster: Cluster, code: Code, content: ContentId, tags: TagSealer) -> None:
+        self._cluster = cluster
+        self.code = code
+        self._content = content
+        self._tags = tags
+        self.layout_versions: set[int] = set()
+        self.incomplete: list[tuple[BlockRef, int]] = []
+
+    def encode(self, sealed: Buffer) -> CodedBlock:
+        return encode(sealed, code_for(len(sealed), self.code))
+
+    async def put(self, block: CodedBlock, position: int) -> None:
+        written = await self._cluster.put(block, self._tags.seal(self._content, position, block.ref.id))
+        self.layout_versions.add(written.layout_version)
+        if written.missing:
+            self.incomplete.append((block.ref, position))
+
+    async def get(self, ref: BlockRef) -> Buffer:
+        return await self._cluster.get(ref)
+
+
+class ContentWriter:
+    """Writes one new simple content, block by block."""
+
+    def __init__(self, contents: "Contents", session: Session, content: ContentId, blocks: ContentBlocks) -> None:
+        self.content = content
+        self._contents = contents
+        self._session = session
+        self._blocks = blocks
+        self._tree = TreeWriter(blocks, contents.threads)
+
+    async def write(self, plain: memoryview, done: Callable[[], None]) -> None:
+        """As `TreeWriter.write`: `done` is called when `plain` may be reused, unless this raises."""
+        await self._tree.write(plain, done)
+
+    async def finish(self) -> Prepared:
+        """Wait for every block; the rows that make the content exist, for the commit that publishes it."""
+        root = await self._tree.finish()
+        return self._contents.describe(self._session, self.content, root, self._blocks)
+
+    async def abort(self) -> None:
+        """Give up. No task stays behind; what was written is left to the sweep."""
+        await self._tree.abort()
+
+
+class Contents:
+    """Makes, reads and describes contents."""
+
+    def __init__(
+        self,
+        meta: Meta,
+        cluster: Cluster,
+        layouts: Layouts,
+        sessions: Sessions,
+        keys: ContentKeys,
+        threads: SealingThreads,
+        code: Code,
+        clock: Clock,
+    ) -> None:
+        self._meta = meta
+        self._cluster = cluster
+        self._layouts = layouts
+        self._sessions = sessions
+        self._keys = keys
+        self._code = code
+        self._clock = clock
+        self.threads = threads
+
+    async def open_writer(self, code: Code | None = None) -> ContentWriter:
+        """Begin a content, coded as new objects are, or as told. Raises Unavailable."""
+        session = await self._sessions.current()
+        content = self._sessions.new_content(session)
+        return ContentWriter(self, session, content, self.blocks(content, code))
+
+    def describe(self, session: Session, content: ContentId, root: RootEntry, blocks: ContentBlocks) -> Prepared:
+        """The content's row with one reference, repair rows for what did not reach its place, and what both rely on:
+        the session and the layouts that the blocks were placed by."""
+        now = self._clock.now_ns()
+        row = ContentRow(
+            shape=ContentRow.SHAPE,
+            refs=1,
+            size=root.size,
+            created_ns=now,
+            condemned_ns=0,
+            root=wrap_root(root, content, self._keys.read_sealer),
+            walk_root=wrap_walk_root(root, content, self._keys.walk_sealer),
+            extents=[],
+            parts=[],
+            code=(blocks.code.matrix.value, blocks.code.k, blocks.code.m),
+            layout_version=min(blocks.layout_versions),
+        )
+        prepared = Prepared([Put(content_row_key(content), row.encode())], [session.alive])
+        prepared.expecting += [self._layouts.expectation(version) for version in sorted(blocks.layout_versions)]
+        for ref, position in blocks.incomplete:
+            repair = repair_row(content, position, ref, now)
+            prepared.changes.append(Put(repair_row_key(ref.id), repair.encode()))
+        return prepared
+
+    def why_unpublished(self, error: PreconditionFailed) -> HoldfastError:
+        """What to tell the caller whose publish failed on an expectation of `describe` (the session is the first)."""
+        if not error.failed:
+            return error
+        if error.failed[0] == 0:
+            self._sessions.expired()
+            return SessionExpired("the upload's session was expired; try again")
+        return Unavailable("the layout that the upload was placed by was retired meanwhile; try again")
+
+    async def parts(self, content: ContentId) -> tuple[int, ...]:
+        """Sizes of the parts, of a content that was made of parts. Raises NotFound."""
+        _, row = await self._row(content)
+        return tuple(row.parts)
+
+    async def read(self, content: ContentId, range: ByteRange) -> AsyncGenerator[Buffer, None]:
+        """The bytes of a range, in order. A content that is written anew meanwhile (recode) is read on from there.
+
+        Raises NotFound when the content is gone, and what the drives raise.
+        """
+        at = range.start
+        seen: Token | None = None
+        while at < range.end:
+            token, row = await self._row(content)
+            try:
+                async with aclosing(self._read_row(content, row, ByteRange(at, range.end))) as blocks:
+                    async for block in blocks:
+                        at += len(block)
+                        yield block
+            except (NotFound, NotEnoughFragments):
+                # Its blocks may have been replaced since the row was read; if the row is the same, they were not.
+                if token == seen:
+                    raise
+                seen = token
+
+    async def condemned_twin(self, content: ContentId, row: ContentRow) -> tuple[ContentId, ContentRow]:
+        """A condemned content with an id of its own that holds the tree of `row`, for a commit that takes that tree
+        away from `content`."""
+        twin = self._sessions.new_content(await self._sessions.current())
+        root = self.root(content, row)
+        return twin, msgspec.structs.replace(
+            row,
+            refs=0,
+            condemned_ns=self._clock.now_ns(),
+            root=wrap_root(root, twin, self._keys.read_sealer),
+            walk_root=wrap_walk_root(root, twin, self._keys.walk_sealer),
+        )
+
+    def walk_root(self, content: ContentId, row: ContentRow) -> WalkRoot:
+        """For upkeep: raises Corrupt; the row must be of a simple content."""
+        assert row.walk_root is not None
+        return unwrap_walk_root(row.walk_root, content, self._keys.walk_opener)
+
+    def root(self, content: ContentId, row: ContentRow) -> RootEntry:
+        """Raises Corrupt; the row must be of a simple content."""
+        assert row.root is not None
+        return unwrap_root(row.root, content, self._keys.read_opener)
+
+    def blocks(self, content: ContentId, code: Code | None = None) -> ContentBlocks:
+        """The keeper of a content's blocks."""
+        return ContentBlocks(self._cluster, code or self._code, content, self._keys.tags)
+
+    async def _row(self, content: ContentId) -> tuple[Token, ContentRow]:
+        row = await self._meta.get(content_row_key(content))
+        return row.token, ContentRow.decode(row.value)
+
+    async def _read_row(self, content: ContentId, row: ContentRow, range: ByteRange) -> AsyncGenerator[Buffer, None]:
+        if row.root is not None:
+            async with aclosing(read(self.blocks(content), self.threads, self.root(content, row), range)) as blocks:
+                async for block in blocks:
+                    yield block
+            return
+        offset = 0
+        for extent in row.extents:
+            start, end = max(range.start, offset), min(range.end, offset + extent.length)
+            if start < end:
+                shift = extent.skip - offset
+                inner = self.read(ContentId(extent.content), ByteRange(start + shift, end + shift))
+                async with aclosing(inner) as blocks:
+                    async for block in blocks:
+                        yield block
+            offset += extent.length
+
+
+def repair_row(content: ContentId, position: int, ref: BlockRef, noticed_ns: int) -> RepairRow:
+    code = ref.code
+    return RepairRow(
+        RepairRow.SHAPE, content, position, ref.id, code.matrix.value, code.k, code.m, ref.length, noticed_ns
+    )

@@ -1,0 +1,334 @@
+"""The product's own API: what every gateway speaks to.
+
+`Store` is a table of contents: each method takes names and values as `model.py` has them, checks the names, and hands
+on to the module that does the work. It holds no state of its own.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from holdfast.core.clock import Clock, Randomness
+from holdfast.core.errors import HoldfastError, InvalidRequest, PreconditionFailed
+from holdfast.core.ids import Buffer, ContentId
+from holdfast.core.limits import LIST_PAGE_MAX_COUNT, PART_MAX_BYTES, PARTS_MAX_COUNT
+from holdfast.core.ranges import ByteRange
+from holdfast.meta.interface import Meta
+from holdfast.objects.buckets import Buckets, OpenBucket
+from holdfast.objects.buffers import BufferPool
+from holdfast.objects.contents import Contents
+from holdfast.objects.digests import Digester
+from holdfast.objects.errors import NoSuchObject, NoSuchVersion, SessionExpired
+from holdfast.objects.ingest import Received, receive
+from holdfast.objects.listing import Lister
+from holdfast.objects.model import (
+    NO_CONDITIONS,
+    Body,
+    Bucket,
+    CompletedPart,
+    Conditions,
+    Deleted,
+    Listing,
+    ObjectInfo,
+    Part,
+    PutOptions,
+    Upload,
+    UploadPage,
+    Versioning,
+)
+from holdfast.objects.names import encode_key
+from holdfast.objects.publish import Publisher
+from holdfast.objects.references import References
+from holdfast.objects.rows import PartRow, VersionRow, bucket_row_key, object_row_key
+from holdfast.objects.sessions import Sessions
+from holdfast.objects.uploads import Uploads
+from holdfast.objects.versions import Draft, info
+
+# Blocks of all uploads of a process that are filling or in work; with what sealing and coding make of them this is
+# what uploads may hold of its memory.
+BUFFERS_COUNT = 64
+
+
+class ObjectReader:
+    """An object that was looked up: what it is, and its bytes."""
+
+    def __init__(self, info: ObjectInfo, inline: bytes, content: ContentId | None, contents: Contents) -> None:
+        self.info = info
+        self._inline = inline
+        self._content = content
+        self._contents = contents
+
+    async def read(self, range: ByteRange | None = None) -> AsyncGenerator[Buffer, None]:
+        """The bytes of a range, or all, in order, each checked. Raises InvalidRequest past the end, and whatever the
+        drives raise; what was yielded before an error is right."""
+        start, end = (range.start, range.end) if range is not None else (0, self.info.size)
+        if end > self.info.size:
+            raise InvalidRequest(f"the object has {self.info.size} bytes")
+        if start == end:
+            return
+        if self._content is None:
+            yield memoryview(self._inline)[start:end]
+            return
+        async with aclosing(self._contents.read(self._content, ByteRange(start, end))) as blocks:
+            async for block in blocks:
+                yield block
+
+
+@dataclass(frozen=True, slots=True)
+class StoreParts:
+    """What the composition root hands over."""
+
+    meta: Meta
+    contents: Contents
+    sessions: Sessions
+    clock: Clock
+    randomness: Randomness
+    hashing: Executor
+    """Threads for MD5 and its like."""
+    block_bytes: int
+
+
+class Store:
+    """Buckets, objects, versions, uploads."""
+
+    def __init__(self, parts: StoreParts) -> None:
+        self._meta = parts.meta
+        self._contents = parts.contents
+        self._sessions = parts.sessions
+        self._clock = parts.clock
+        self._hashing = parts.hashing
+        self._pool = BufferPool(parts.block_bytes, BUFFERS_COUNT)
+        self._buckets = Buckets(parts.meta, parts.clock, parts.randomness)
+        references = References(parts.meta, parts.clock)
+        self._publisher = Publisher(parts.meta, self._buckets, references, parts.clock, parts.randomness)
+        self._lister = Lister(parts.meta)
+        self._uploads = Uploads(
+            parts.meta, self._buckets, references, self._publisher, parts.sessions, parts.clock, parts.randomness
+        )
+
+    # Buckets
+
+    async def create_bucket(self, name: str, *, region: str = "") -> Bucket:
+        """Raises InvalidName, AlreadyExists."""
+        return await self._buckets.create(name, region)
+
+    async def bucket(self, name: str) -> Bucket:
+        """Raises NoSuchBucket."""
+        return (await self._buckets.read(name)).public()
+
+    async def delete_bucket(self, name: str) -> None:
+        """Raises NoSuchBucket, BucketNotEmpty."""
+        await self._buckets.delete(name)
+
+    async def list_buckets(self, *, after: str = "", prefix: str = "", limit: int = 1000) -> list[Bucket]:
+        """In the order of names, from behind `after`."""
+        return await self._buckets.list(after, prefix, limit)
+
+    async def set_versioning(self, bucket: str, versioning: Versioning) -> None:
+        """Raises NoSuchBucket, InvalidRequest."""
+        await self._buckets.set_versioning(bucket, versioning)
+
+    # Objects
+
+    async def put_object(self, bucket: str, key: str, body: Body, options: PutOptions) -> ObjectInfo:
+        """Store a body under a key; on return it is durable and every process reads it.
+
+        Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), IncompleteBody, InvalidName, InvalidRequest,
+        Unavailable, and whatever `options.check` raises. Then nothing of it can be seen.
+        """
+        encoded = encode_key(key)
+        await self._buckets.open(bucket)
+        received = await self._receive(body, options)
+        draft = Draft(
+            size=received.digests.size,
+            etag=received.digests.values["md5"].hex(),
+            modified_ns=self._clock.now_ns(),
+            headers=options.headers,
+            user_metadata=options.user_metadata,
+            checksums=received.checksums,
+            content=received.content,
+            inline=received.inline,
+            unique=self._publisher.unique(),
+        )
+        try:
+            row = await self._publisher.put(bucket, encoded, draft, options.conditions, received.prepared)
+        except PreconditionFailed as error:
+            raise self._contents.why_unpublished(error) from None
+        return info(key, row, latest=True)
+
+    async def object_info(self, bucket: str, key: str, version: str | None = None) -> ObjectInfo:
+        """Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest."""
+        row, latest = await self._find(bucket, key, version)
+        return info(key, row, latest=latest, parts=await self._parts(row))
+
+    async def open_object(self, bucket: str, key: str, version: str | None = None) -> ObjectReader:
+        """Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest.
+
+        What is read is the version that was newest in this moment, even when it is replaced while it is read.
+        """
+        row, latest = await self._find(bucket, key, version)
+        found = info(key, row, latest=latest, parts=await self._parts(row))
+        content = ContentId(row.content) if row.content is not None else None
+        return ObjectReader(found, row.inline, content, self._contents)
+
+    async def delete_object(
+        self, bucket: str, key: str, version: str | None = None, conditions: Conditions = NO_CONDITIONS
+    ) -> Deleted:
+        """Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), InvalidRequest. A missing key is no error."""
+        return await self._publisher.delete(bucket, encode_key(key), version, conditions)
+
+    async def delete_objects(
+        self, bucket: str, keys: Sequence[tuple[str, str | None]]
+    ) -> list[Deleted | HoldfastError]:
+        """In the order of `keys`; an error in its place concerns that key alone. Raises NoSuchBucket."""
+        encoded: list[tuple[bytes, str | None]] = []
+        refused: dict[int, HoldfastError] = {}
+        for position, (key, version) in enumerate(keys):
+            try:
+                encoded.append((encode_key(key), version))
+            except HoldfastError as error:
+                refused[position] = error
+        answers = iter(await self._publisher.delete_many(bucket, encoded))
+        return [refused[position] if position in refused else next(answers) for position in range(len(keys))]
+
+    async def list_objects(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: str = "",
+        resume: str | None = None,
+        limit: int = LIST_PAGE_MAX_COUNT,
+    ) -> Listing:
+        """A page of newest versions in key order, from behind the key `after` or where `resume` says."""
+        opened = await self._buckets.read(bucket)
+        return await self._lister.objects(
+            opened, prefix=prefix, delimiter=delimiter, after=after, resume=resume, limit=limit
+        )
+
+    async def list_versions(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: tuple[str, str] | None = None,
+        limit: int = LIST_PAGE_MAX_COUNT,
+    ) -> Listing:
+        """A page of versions and delete markers, keys in order, newest first, from behind (key, version)."""
+        opened = await self._buckets.read(bucket)
+        return await self._lister.versions(opened, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+
+    # Multipart uploads
+
+    async def create_upload(self, bucket: str, key: str, options: PutOptions) -> Upload:
+        """Raises NoSuchBucket, InvalidName."""
+        return await self._uploads.create(bucket, encode_key(key), options, {})
+
+    async def put_part(
+        self, bucket: str, key: str, upload_id: str, number: int, body: Body, options: PutOptions
+    ) -> Part:
+        """Store a part; one of the same number is replaced. Raises as `put_object`, and NoSuchUpload."""
+        if not 1 <= number <= PARTS_MAX_COUNT:
+            raise InvalidRequest(f"part numbers run from 1 to {PARTS_MAX_COUNT}")
+        upload = await self._uploads.open(bucket, encode_key(key), upload_id)
+        received = await self._receive(body, options, size_max=PART_MAX_BYTES, inline_max=0)
+        row = PartRow(
+            PartRow.SHAPE,
+            received.digests.size,
+            received.digests.values["md5"].hex(),
+            self._clock.now_ns(),
+            received.checksums,
+            received.content,
+        )
+        try:
+            return await self._uploads.put_part(upload, number, row, received.prepared)
+        except PreconditionFailed as error:
+            raise self._contents.why_unpublished(error) from None
+
+    async def list_parts(
+        self, bucket: str, key: str, upload_id: str, *, after: int = 0, limit: int = 1000
+    ) -> tuple[list[Part], bool]:
+        """Parts with numbers above `after`, and whether there are more. Raises NoSuchBucket, NoSuchUpload."""
+        upload = await self._uploads.open(bucket, encode_key(key), upload_id)
+        parts = await self._uploads.parts(upload, after=after, limit=limit + 1)
+        return [part.public() for part in parts[:limit]], len(parts) > limit
+
+    async def list_uploads(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: tuple[str, str] = ("", ""),
+        limit: int = 1000,
+    ) -> UploadPage:
+        """Uploads in flight from behind (key, upload id). Raises NoSuchBucket."""
+        return await self._uploads.list(bucket, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+
+    async def complete_upload(
+        self, bucket: str, key: str, upload_id: str, parts: Sequence[CompletedPart], options: PutOptions
+    ) -> ObjectInfo:
+        """Make the object of the parts. Asked again with the same parts, it answers the same.
+
+        Raises NoSuchBucket, NoSuchUpload, InvalidPart, InvalidPartOrder, EntityTooSmall, ConditionFailed.
+        """
+        return await self._uploads.complete(bucket, encode_key(key), upload_id, parts, options)
+
+    async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None:
+        """Raises NoSuchBucket, NoSuchUpload."""
+        await self._uploads.abort(await self._uploads.open(bucket, encode_key(key), upload_id))
+
+    # What several of them share
+
+    async def _receive(
+        self, body: Body, options: PutOptions, *, size_max: int = PART_MAX_BYTES, inline_max: int | None = None
+    ) -> Received:
+        digester = Digester(options.digests, self._hashing)
+        limits = {} if inline_max is None else {"inline_max": inline_max}
+        return await receive(
+            body, options, digester, self._pool, self._contents.open_writer, size_max=size_max, **limits
+        )
+
+    async def _find(self, bucket: str, key: str, version: str | None) -> tuple[VersionRow, bool]:
+        """The row of a version, and whether it is the newest. Bucket and key are seen in the same moment."""
+        encoded = encode_key(key)
+        opened: OpenBucket | None = await self._buckets.open(bucket)
+        while opened is not None:
+            looked_in = opened
+            rows = await self._meta.get_many([bucket_row_key(bucket), object_row_key(opened.id, encoded)])
+            opened = await self._buckets.current(opened, rows[0])
+            if opened is not None:
+                continue
+            if rows[1] is None:
+                if version is not None:
+                    raise NoSuchVersion("the key has no version of that id")
+                raise NoSuchObject("the key has no version")
+            current = VersionRow.decode(rows[1].value)
+            if version is not None:
+                row = await self._publisher.find(looked_in, encoded, current, version)
+                return row, row.sequence == current.sequence
+            if current.delete_marker:
+                raise MarkedDeleted(info(key, current, latest=True))
+            return current, True
+        raise AssertionError("unreachable: a bucket is current or is looked up again")
+
+    async def _parts(self, row: VersionRow) -> tuple[int, ...]:
+        if row.content is None or "-" not in row.etag:
+            return ()
+        return await self._contents.parts(ContentId(row.content))
+
+
+class MarkedDeleted(NoSuchObject):
+    """The newest version is a delete marker."""
+
+    code = "marked_deleted"
+
+    def __init__(self, marker: ObjectInfo) -> None:
+        super().__init__("the newest version of the key is a delete marker")
+        self.marker = marker
+
+
+__all__ = ["MarkedDeleted", "ObjectReader", "SessionExpired", "Store", "StoreParts"]
