@@ -1,0 +1,93 @@
+"""GetObject and HeadObject."""
+
+from holdfast.core.limits import PARTS_MAX_COUNT
+from holdfast.core.ranges import ByteRange
+from holdfast.gateways.s3 import conditions, metadata
+from holdfast.gateways.s3.body import WHOLE_BODY_MAX_BYTES
+from holdfast.gateways.s3.call import Answer, Call, Header, integer
+from holdfast.gateways.s3.errors import S3Error
+from holdfast.gateways.s3.store import ObjectReader
+from holdfast.objects.model import ObjectInfo
+
+
+async def head_object(call: Call) -> Answer:
+    """HEAD /bucket/key."""
+    info = await call.store.object_info(call.bucket, call.key, call.query.get("versionId"))
+    status, headers, _ = _prepare(call, info)
+    return Answer(status, headers)
+
+
+async def get_object(call: Call) -> Answer:
+    """GET /bucket/key. The bytes come straight from the reader; small ones are sent in one message."""
+    reader = await call.store.open_object(call.bucket, call.key, call.query.get("versionId"))
+    status, headers, wanted = _prepare(call, reader.info)
+    length = reader.info.size if wanted is None else wanted.length
+    if length == 0:
+        return Answer(status, headers)
+    if length <= WHOLE_BODY_MAX_BYTES:
+        return Answer(status, headers, await _read_whole(reader, wanted))
+    return Answer(status, headers, stream=reader.read(wanted))
+
+
+async def _read_whole(reader: ObjectReader, wanted: ByteRange | None) -> bytes:
+    """All of a small read. One copy: a buffer may be used again once the next is asked for."""
+    pieces = [bytes(piece) async for piece in reader.read(wanted)]
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _prepare(call: Call, info: ObjectInfo) -> tuple[int, list[Header], ByteRange | None]:
+    """Status, headers and range of the answer. Raises S3Error for conditions that fail and ranges outside."""
+    if info.delete_marker:
+        raise _delete_marker(call, info)
+    modified = info.modified_ns // 1_000_000_000
+    headers = metadata.answer_headers(
+        call, info, checksums=call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+    )
+    try:
+        conditions.check_read(call.headers, info.etag, modified)
+    except S3Error as error:
+        error.headers = tuple(headers) if error.code == "NotModified" else ()
+        raise
+    if "partNumber" in call.query:
+        wanted = _part(call, info)
+        status = 206
+    else:
+        text = call.headers.get("range")
+        applies = text is not None and conditions.range_applies(call.headers, info.etag, modified)
+        wanted = conditions.parse_range(text, info.size) if applies else None
+        status = 200 if wanted is None else 206
+    if status == 206:
+        headers = [header for header in headers if not header[0].startswith(b"x-amz-checksum-")]
+        if wanted is not None:
+            headers.append((b"content-range", f"bytes {wanted.start}-{wanted.end - 1}/{info.size}".encode("ascii")))
+    length = info.size if wanted is None else wanted.length
+    headers.append((b"content-length", str(length).encode("ascii")))
+    return status, headers, wanted
+
+
+def _part(call: Call, info: ObjectInfo) -> ByteRange | None:
+    """The range of one part of a multipart object; an object put whole is its own part 1."""
+    if "range" in call.headers:
+        raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+    number = integer(call, "partNumber", 1, PARTS_MAX_COUNT + 1, minimum=1)
+    sizes = info.parts or (info.size,)
+    if number > len(sizes):
+        raise S3Error("InvalidPartNumber", "The requested partnumber is not satisfiable")
+    start = sum(sizes[: number - 1])
+    if not sizes[number - 1]:
+        return None
+    return ByteRange(start, start + sizes[number - 1])
+
+
+def _delete_marker(call: Call, info: ObjectInfo) -> S3Error:
+    """What S3 answers for a delete marker: named by its version 405, else as if the key were not there."""
+    headers: tuple[Header, ...] = (
+        (b"x-amz-delete-marker", b"true"),
+        (b"x-amz-version-id", info.version.encode("ascii")),
+    )
+    if "versionId" in call.query:
+        headers += ((b"allow", b"DELETE"),)
+        return S3Error(
+            "MethodNotAllowed", "The specified method is not allowed against this resource.", headers=headers
+        )
+    return S3Error("NoSuchKey", "The specified key does not exist.", details={"Key": call.key}, headers=headers)

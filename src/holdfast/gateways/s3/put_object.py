@@ -1,0 +1,61 @@
+"""PutObject."""
+
+from holdfast.core.ids import Buffer
+from holdfast.core.limits import PART_MAX_BYTES
+from holdfast.gateways.s3 import checksums, metadata
+from holdfast.gateways.s3.body import WHOLE_BODY_MAX_BYTES
+from holdfast.gateways.s3.call import Answer, Call, Header, quoted
+from holdfast.gateways.s3.checksums import BodyChecks
+from holdfast.gateways.s3.errors import S3Error
+from holdfast.objects.model import Body, PutOptions
+
+
+async def put_object(call: Call) -> Answer:
+    """PUT /bucket/key. Nothing becomes visible before the last byte and every announced hash were checked."""
+    length = body_length(call)
+    conditions = metadata.write_conditions(call)
+    headers = metadata.system_headers(call.headers)
+    user_metadata = metadata.user_metadata(call.headers)
+    body, checks = await open_body(call, length)
+    info = await call.store.put_object(
+        call.bucket,
+        call.key,
+        body,
+        PutOptions(
+            headers=headers,
+            user_metadata=user_metadata,
+            conditions=conditions,
+            digests=checks.digests,
+            check=checks.check,
+            size=length,
+        ),
+    )
+    answer: list[Header] = [(b"etag", quoted(info.etag).encode("latin-1"))]
+    answer += metadata.version_header(call, info.version)
+    answer += metadata.checksum_headers(info.checksums)
+    return Answer(200, answer)
+
+
+def body_length(call: Call) -> int:
+    """The length of the data to come. S3 takes none of unknown length, and none above 5 GiB in one piece."""
+    length = call.body.length
+    if length is None:
+        raise S3Error("MissingContentLength", "You must provide the Content-Length HTTP header.")
+    if length > PART_MAX_BYTES:
+        raise S3Error(
+            "EntityTooLarge",
+            "Your proposed upload exceeds the maximum allowed size",
+            details={"ProposedSize": str(length), "MaxSizeAllowed": str(PART_MAX_BYTES)},
+        )
+    return length
+
+
+async def open_body(call: Call, length: int) -> tuple[Body, BodyChecks]:
+    """The data, whole when it is small, and what it must hash to."""
+    whole = length <= WHOLE_BODY_MAX_BYTES
+    checks = checksums.from_headers(call.headers, call.body.decoder, None if whole else call.body.sha256)
+    data: Buffer
+    if whole:
+        data = await call.body.read(WHOLE_BODY_MAX_BYTES)
+        return data, checks
+    return call.body.stream(), checks

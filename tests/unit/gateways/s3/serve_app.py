@@ -1,0 +1,56 @@
+"""The gateway over a store in memory, as a module that any ASGI server can be pointed at."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from holdfast.core.errors import NotFound
+from holdfast.gateways.s3 import Services, Settings, create_app
+from tests.unit.gateways.s3.fake_store import FakeStore
+
+ACCESS_KEY = "AKIDEXAMPLE"
+SECRET_KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+
+class SystemClock:
+    def now_ns(self) -> int:
+        return time.time_ns()  # noqa: TID251  real clients sign with the real time
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class SystemRandomness:
+    def bytes(self, count: int) -> bytes:
+        return os.urandom(count)  # noqa: TID251  a real server needs ids that differ
+
+
+class OneKey:
+    """Credentials of one key pair."""
+
+    def secret(self, access_key: str) -> str:
+        if access_key != ACCESS_KEY:
+            raise NotFound(access_key)
+        return SECRET_KEY
+
+
+async def ready() -> None:
+    """Always."""
+
+
+@asynccontextmanager
+async def open_services() -> AsyncIterator[Services]:
+    yield Services(FakeStore(), OneKey(), ready)
+
+
+app = create_app(
+    open_services,
+    clock=SystemClock(),
+    randomness=SystemRandomness(),
+    settings=Settings(domains=("localhost",)),
+)

@@ -1,0 +1,261 @@
+"""boto3, as people have it installed, against the gateway under each ASGI server."""
+
+import io
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import urllib3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from holdfast.core.limits import MIB
+from holdfast.testing.server import free_port, is_ready
+from tests.unit.gateways.s3.serve_app import ACCESS_KEY, SECRET_KEY
+
+_APP = "tests.unit.gateways.s3.serve_app:app"
+_START_SECONDS = 20.0
+SERVERS = {
+    "granian": ["granian", "--interface", "asgi", "--no-ws", "--host", "127.0.0.1", "--port", "{port}", _APP],
+    "uvicorn": ["uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning", _APP],
+    "hypercorn": ["hypercorn", "--bind", "127.0.0.1:{port}", _APP],
+}
+
+
+@pytest.fixture(scope="module", params=list(SERVERS))
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    name, *arguments = [word.format(port=port) for word in SERVERS[request.param]]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name(name), *arguments], stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not is_ready(("127.0.0.1", port)):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _client(port: int, host: str = "127.0.0.1", **config: Any) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+        config=Config(retries={"max_attempts": 1}, **config),
+    )
+
+
+@pytest.fixture
+def client(server: int) -> Iterator[Any]:
+    made = _client(server)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bucket(client: Any, request: pytest.FixtureRequest) -> str:
+    name = f"b-{abs(hash(request.node.nodeid)):x}"[:40]
+    client.create_bucket(Bucket=name)
+    return name
+
+
+def _code(error: pytest.ExceptionInfo[ClientError]) -> str:
+    return str(error.value.response["Error"]["Code"])
+
+
+def test_buckets(client: Any, bucket: str) -> None:
+    client.create_bucket(Bucket=bucket)
+    assert bucket in [entry["Name"] for entry in client.list_buckets()["Buckets"]]
+    assert client.get_bucket_location(Bucket=bucket)["LocationConstraint"] is None
+    client.head_bucket(Bucket=bucket)
+    client.put_object(Bucket=bucket, Key="a", Body=b"a")
+    with pytest.raises(ClientError) as error:
+        client.delete_bucket(Bucket=bucket)
+    assert _code(error) == "BucketNotEmpty"
+    client.delete_object(Bucket=bucket, Key="a")
+    client.delete_bucket(Bucket=bucket)
+    with pytest.raises(ClientError) as error:
+        client.head_bucket(Bucket=bucket)
+    assert _code(error) == "404"
+
+
+@pytest.mark.parametrize(
+    "key", ["plain", "a b+c&d=e?f#g%2F", "../../etc/passwd", "//x//", "ä/ü/漢字 \U0001f600", "a\x01b"]
+)
+def test_keys_are_kept_as_they_are(client: Any, bucket: str, key: str) -> None:
+    client.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    assert client.get_object(Bucket=bucket, Key=key)["Body"].read() == key.encode()
+    assert [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
+    client.delete_object(Bucket=bucket, Key=key)
+    assert "Contents" not in client.list_objects_v2(Bucket=bucket)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 3 * MIB + 1])
+def test_put_and_get(client: Any, bucket: str, size: int) -> None:
+    body = bytes(range(256)) * (size // 256 + 1)
+    body = body[:size]
+    put = client.put_object(
+        Bucket=bucket, Key="k", Body=body, ContentType="text/x", Metadata={"a": "b"}, CacheControl="no-store"
+    )
+    got = client.get_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    assert got["Body"].read() == body
+    assert got["ETag"] == put["ETag"]
+    assert (got["ContentType"], got["Metadata"], got["CacheControl"]) == ("text/x", {"a": "b"}, "no-store")
+    assert got["ChecksumCRC32"] == put["ChecksumCRC32"]
+    head = client.head_object(Bucket=bucket, Key="k")
+    assert (head["ContentLength"], head["ETag"]) == (size, put["ETag"])
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
+def test_every_checksum(client: Any, bucket: str, algorithm: str) -> None:
+    body = b"x" * 200_000
+    put = client.put_object(Bucket=bucket, Key="k", Body=io.BytesIO(body), ChecksumAlgorithm=algorithm)
+    head = client.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    assert head[f"Checksum{algorithm}"] == put[f"Checksum{algorithm}"]
+    assert head["ChecksumType"] == "FULL_OBJECT"
+    with pytest.raises(ClientError) as error:
+        client.put_object(Bucket=bucket, Key="bad", Body=body, ChecksumSHA256="A" * 43 + "=")
+    assert _code(error) == "BadDigest"
+    with pytest.raises(ClientError) as error:
+        client.head_object(Bucket=bucket, Key="bad")
+    assert _code(error) == "404"
+
+
+def test_ranges(client: Any, bucket: str) -> None:
+    body = bytes(range(256)) * 1024
+    client.put_object(Bucket=bucket, Key="k", Body=body)
+
+    def get(range: str) -> bytes:
+        data: bytes = client.get_object(Bucket=bucket, Key="k", Range=range)["Body"].read()
+        return data
+
+    assert get("bytes=0-0") == body[:1]
+    assert get("bytes=100-") == body[100:]
+    assert get("bytes=-5") == body[-5:]
+    assert get("bytes=10-99999999") == body[10:]
+    assert get("bytes=0-1,3-4") == body
+    with pytest.raises(ClientError) as error:
+        get("bytes=262144-")
+    assert _code(error) == "InvalidRange"
+
+
+def test_listing(client: Any, bucket: str) -> None:
+    keys = [f"{letter}/{number:02}" for letter in "abc" for number in range(7)] + ["top"]
+    for key in keys:
+        client.put_object(Bucket=bucket, Key=key, Body=b"")
+    for operation in ("list_objects_v2", "list_objects"):
+        pages = client.get_paginator(operation).paginate(Bucket=bucket, PaginationConfig={"PageSize": 5})
+        assert [entry["Key"] for page in pages for entry in page.get("Contents", ())] == keys
+        pages = client.get_paginator(operation).paginate(Bucket=bucket, Delimiter="/", PaginationConfig={"PageSize": 2})
+        assert [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())] == ["a/", "b/", "c/"]
+    assert client.list_objects_v2(Bucket=bucket, MaxKeys=0)["KeyCount"] == 0
+    after = client.list_objects_v2(Bucket=bucket, StartAfter="c/05", FetchOwner=True)["Contents"]
+    assert [entry["Key"] for entry in after] == ["c/06", "top"]
+    assert after[0]["Owner"]["DisplayName"] == "holdfast"
+
+
+def test_multipart(client: Any, bucket: str) -> None:
+    body = bytes(range(251)) * (13 * MIB // 251)
+    config = TransferConfig(multipart_threshold=5 * MIB, multipart_chunksize=5 * MIB)
+    client.upload_fileobj(io.BytesIO(body), bucket, "big", Config=config)
+    target = io.BytesIO()
+    client.download_fileobj(bucket, "big", target, Config=config)
+    assert target.getvalue() == body
+    head = client.head_object(Bucket=bucket, Key="big", ChecksumMode="ENABLED")
+    assert head["ETag"].endswith('-3"')
+    assert head["ChecksumCRC32"].endswith("-3")
+    part = client.get_object(Bucket=bucket, Key="big", PartNumber=2)
+    assert part["PartsCount"] == 3
+    assert part["Body"].read() == body[5 * MIB : 10 * MIB]
+
+
+def test_multipart_step_by_step(client: Any, bucket: str) -> None:
+    upload = client.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    part = client.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"abc")
+    assert [entry["Key"] for entry in client.list_multipart_uploads(Bucket=bucket)["Uploads"]] == ["k"]
+    listed = client.list_parts(Bucket=bucket, Key="k", UploadId=upload)["Parts"]
+    assert [(entry["PartNumber"], entry["Size"], entry["ETag"]) for entry in listed] == [(1, 3, part["ETag"])]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    done = client.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=upload, MultipartUpload=parts)
+    again = client.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=upload, MultipartUpload=parts)
+    assert done["ETag"] == again["ETag"]
+    other = client.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    client.abort_multipart_upload(Bucket=bucket, Key="k", UploadId=other)
+    with pytest.raises(ClientError) as error:
+        client.upload_part(Bucket=bucket, Key="k", UploadId=other, PartNumber=1, Body=b"abc")
+    assert _code(error) == "NoSuchUpload"
+
+
+def test_delete_many(client: Any, bucket: str) -> None:
+    for number in range(3):
+        client.put_object(Bucket=bucket, Key=f"k<{number}>&", Body=b"")
+    answer = client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": f"k<{number}>&"} for number in range(3)]})
+    assert [entry["Key"] for entry in answer["Deleted"]] == [f"k<{number}>&" for number in range(3)]
+    assert "Contents" not in client.list_objects_v2(Bucket=bucket)
+
+
+def test_presigned(server: int, bucket: str) -> None:
+    client = _client(server, signature_version="s3v4")
+    pool = urllib3.PoolManager()
+    url = client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "p q"}, ExpiresIn=60)
+    assert pool.request("PUT", url, body=b"hello").status == 200
+    url = client.generate_presigned_url(
+        "get_object",
+        Params={"Bucket": bucket, "Key": "p q", "ResponseContentType": "text/plain"},
+        ExpiresIn=60,
+    )
+    answer = pool.request("GET", url)
+    assert (answer.status, answer.data, answer.headers["content-type"]) == (200, b"hello", "text/plain")
+    assert pool.request("GET", url.replace("p%20q", "p%20r")).status == 403
+    assert pool.request("GET", url.partition("?")[0]).status == 403
+    pool.clear()
+    client.close()
+
+
+def test_virtual_host_style(server: int, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(host: Any, *arguments: Any, **named: Any) -> Any:
+        return original("127.0.0.1", *arguments, **named)
+
+    original = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    client = _client(server, host="localhost", s3={"addressing_style": "virtual"})
+    client.put_object(Bucket=bucket, Key="v/k", Body=b"v")
+    assert client.get_object(Bucket=bucket, Key="v/k")["Body"].read() == b"v"
+    client.close()
+
+
+def test_what_is_not_there_is_said(client: Any, bucket: str) -> None:
+    for call, arguments in (
+        (client.put_object, {"Key": "k", "Body": b"", "ServerSideEncryption": "AES256"}),
+        (client.put_object, {"Key": "k", "Body": b"", "Tagging": "a=b"}),
+        (client.put_object, {"Key": "k", "Body": b"", "ACL": "public-read"}),
+        (client.get_bucket_acl, {}),
+        (client.get_bucket_policy, {}),
+        (client.get_object_tagging, {"Key": "k"}),
+        (client.copy_object, {"Key": "k", "CopySource": f"{bucket}/k"}),
+    ):
+        with pytest.raises(ClientError) as error:
+            call(Bucket=bucket, **arguments)
+        assert _code(error) == "NotImplemented", arguments
+    assert "Contents" not in client.list_objects_v2(Bucket=bucket)
