@@ -33,6 +33,8 @@ Token = NewType("Token", bytes)
 BLOCK_ID_BYTES = 32
 RANDOM_ID_BYTES = 16
 """128 random bits: 2**40 ids, more than a store will ever draw, collide with a probability below 2**-48."""
+SESSION_ID_BYTES = 8
+"""64 random bits: a few thousand processes over a store's life collide with a probability below 2**-40."""
 
 
 def new_drive_id(randomness: Randomness) -> DriveId:
