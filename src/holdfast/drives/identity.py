@@ -19,13 +19,17 @@ from holdfast.core.errors import AccessDenied, AlreadyExists, Corrupt, Full, Hol
 from holdfast.core.ids import DriveId, StoreId, new_drive_id
 
 IDENTITY_NAME = "holdfast.drive"
+
+JOURNAL_NAME = "holdfast.making"
+"""Written while a store is being made, by whoever makes it; a directory with it and nothing else is empty."""
+
 _MAGIC = b"holdfast drive\r\n"
 _FORMAT = 1
 _IDENTITY = Struct("<16sI16s16s")
 _CHECKSUM = Struct("<Q")
 
 # What file systems put into their root by themselves.
-_HARMLESS = frozenset({"lost+found", ".Trash-0", ".Spotlight-V100", ".fseventsd"})
+_HARMLESS = frozenset({JOURNAL_NAME, "lost+found", ".Trash-0", ".Spotlight-V100", ".fseventsd"})
 
 # File systems on which acknowledged bytes may not survive, or flock and LMDB may not work.
 _VOLATILE = frozenset({"tmpfs", "ramfs"})

@@ -1,0 +1,42 @@
+"""The real clock and the real chance: the only place where they are made."""
+
+import asyncio
+import ctypes
+import os
+import time
+
+from holdfast.core.limits import MIB
+
+# malloc gives blocks above its threshold back to the kernel and faults them in anew for the next: 10 us a page on a
+# virtual machine, more than all else that is done with them. mallopt's numbers are from malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_KEEP_BELOW_BYTES = 32 * MIB
+
+
+class SystemClock:
+    """`core.clock.Clock` of this machine."""
+
+    def now_ns(self) -> int:
+        return time.time_ns()  # noqa: TID251
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class SystemRandomness:
+    """`core.clock.Randomness` of this machine's kernel."""
+
+    def bytes(self, count: int) -> bytes:
+        return os.urandom(count)  # noqa: TID251
+
+
+def keep_freed_memory() -> None:
+    """Have malloc keep what is freed, up to some megabytes, instead of mapping it anew. No effect without glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _KEEP_BELOW_BYTES)
