@@ -1,0 +1,150 @@
+"""Audit: walks every content that is kept and checks that each block's fragments are all where they belong.
+
+Scrub reads what the drives hold; the audit asks for what they should hold. It finds what a drive lost without a word,
+and what a drive that came back still holds in places that are no longer its own. It reads no payloads.
+
+Rules:
+
+- What can be mended is told to repair; a fragment whose drive does not answer is not damage, or an unplugged drive
+  would flood the outbox.
+- While several layouts live, rebalance is at work: then only what is missing everywhere is reported.
+- What the walk adds up on the way (how much is kept under which code) is kept for `status`, which could not afford it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from holdfast.core.clock import Clock
+from holdfast.core.ids import ContentId
+from holdfast.upkeep.heal import Healer
+from holdfast.upkeep.interface import Catalogue, Layouts, Placing, StoredBlock
+from holdfast.upkeep.plan import BlockPlan, Survey, plan_block
+from holdfast.upkeep.progress import Record, Saver, load
+from holdfast.upkeep.walk import End, Walk, next_batch, walk_kept
+from holdfast.upkeep.worker import State, Wake
+
+# Index look-ups only, so it can afford to come around more often than scrub.
+PERIOD_SECONDS = 7 * 24 * 3600.0
+
+BATCH_BLOCKS = 256
+LOOK_SECONDS = 300.0
+
+
+class AuditRecord(Record):
+    """Where the pass stands, and what the last whole one found."""
+
+    under_way: bool = False
+    after: bytes = b""
+    rested: float = PERIOD_SECONDS
+    """Seconds since the last pass ended during which somebody was there to count."""
+    blocks: int = 0
+    reported: int = 0
+    lost: int = 0
+    """Blocks of this pass, of the last one when none is under way."""
+    codes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    """Contents and their plain bytes by code, as counted so far in this pass."""
+    known_codes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    """The same of the last whole pass."""
+
+
+def to_report(plan: BlockPlan, survey: Survey, *, moving: bool) -> bool:
+    """Whether a block should be told to repair."""
+    if plan.lost:
+        return not survey.silent
+    if moving:
+        return bool(plan.rebuild)
+    return not plan.idle
+
+
+class Auditor:
+    """The worker. One step is one batch of blocks."""
+
+    name = "audit"
+
+    def __init__(self, catalogue: Catalogue, layouts: Layouts, healer: Healer, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._layouts = layouts
+        self._healer = healer
+        self._clock = clock
+        self._saver = Saver(catalogue, self.name, clock)
+        self._wake = Wake(clock)
+        self._record: AuditRecord | None = None
+        self._counted_at = 0.0
+        self._walk: Walk | None = None
+
+    def status(self) -> str:
+        record = self._record
+        if record is None or not (record.under_way or record.blocks):
+            return "no pass yet"
+        said = f"{record.blocks} blocks looked up, {record.reported} told to repair, {record.lost} unreadable"
+        return said if record.under_way else f"last pass: {said}"
+
+    async def request(self) -> None:
+        """Begin a pass now, or begin anew the one that is under way: a drive was replaced, or came back."""
+        record = await self._load()
+        record.under_way, record.after, record.rested = False, b"", PERIOD_SECONDS
+        self._walk = None
+        self._wake.set()
+
+    async def work(self) -> State:
+        record = await self._load()
+        now = self._clock.monotonic()
+        record.rested += now - self._counted_at
+        self._counted_at = now
+        if not record.under_way:
+            if record.rested < PERIOD_SECONDS:
+                await self._saver.save_seldom(record)
+                return State.IDLE
+            record.under_way, record.after = True, b""
+            record.blocks = record.reported = record.lost = 0
+            record.codes = {}
+        walk, self._walk = self._walk, None
+        if walk is None:
+            after = ContentId(record.after) if record.after else None
+            walk = walk_kept(self._catalogue, after, lambda entry: True)
+        batch = await next_batch(walk, BATCH_BLOCKS)
+        await self._look(record, batch.blocks)
+        for end in batch.ended:
+            _count(record, end)
+        if not batch.more:
+            record.under_way, record.rested, record.known_codes = False, 0.0, record.codes
+            await self._saver.save(record)
+            return State.IDLE
+        self._walk = walk
+        await self._saver.save_seldom(record)
+        return State.BUSY
+
+    async def wait_for_work(self) -> None:
+        await self._wake.wait(LOOK_SECONDS)
+
+    async def _load(self) -> AuditRecord:
+        if self._record is None:
+            self._record = await load(self._catalogue, self.name, AuditRecord)
+            self._counted_at = self._clock.monotonic()
+        return self._record
+
+    async def _look(self, record: AuditRecord, blocks: Sequence[StoredBlock]) -> None:
+        layouts = await self._layouts.live()
+        surveys = await self._healer.survey(blocks, layouts[0])
+        damaged = []
+        for block, survey in zip(blocks, surveys, strict=True):
+            plan = plan_of(block, survey, layouts[0])
+            record.blocks += 1
+            record.lost += plan.lost
+            if to_report(plan, survey, moving=len(layouts) > 1):
+                damaged.append(block)
+        if damaged:
+            await self._catalogue.report_damage(damaged)
+            record.reported += len(damaged)
+
+
+def plan_of(block: StoredBlock, survey: Survey, placing: Placing) -> BlockPlan:
+    return plan_block(block.ref.code, placing.drives(block.ref), survey)
+
+
+def _count(record: AuditRecord, end: End) -> None:
+    record.after = end.content
+    if end.entry is not None:
+        contents, length = record.codes.get(str(end.entry.code), (0, 0))
+        record.codes[str(end.entry.code)] = (contents + 1, length + end.entry.length)

@@ -1,0 +1,146 @@
+"""Collection: deletes the fragments of condemned contents once their grace is over, then forgets the contents.
+
+Rules:
+
+- Before every batch of deletions the rows are asked again whether the content is still condemned: a metadata restore
+  may have brought it back.
+- A content is forgotten after one walk over what can be reached. What could not be (a drive that does not answer, an
+  inner node that is lost) is then GONE by its tag, and the sweep deletes it whenever it comes to light.
+- The walk yields children before their parent, so a walk that was killed finds the rest again. A crash within a batch
+  may orphan children whose parent went first: the sweep again.
+- When space is short the grace gives way: room for new writes is worth more than old backups.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from holdfast.core.clock import Clock
+from holdfast.core.errors import NotFound, PreconditionFailed, Unavailable
+from holdfast.core.ids import ContentId, DriveId
+from holdfast.drives.interface import Drive, DriveUsage, FragmentKey
+from holdfast.upkeep.interface import Catalogue, Condemned, Liveness, StoredBlock
+from holdfast.upkeep.walk import Batch, End, Walk, next_batch
+from holdfast.upkeep.worker import State, Wake
+
+# Unreferenced blocks are kept this long unless set otherwise, so that any younger metadata backup restores whole.
+GRACE_DEFAULT_SECONDS = 3600.0
+
+# A drive with less than this share free is short of space: writes would begin to fail before the next look.
+SPACE_SHORT_FRACTION = 0.05
+
+# Deletions are small records that share one sync: this many cost about as much as one.
+BATCH_BLOCKS = 256
+
+LOOK_SECONDS = 60.0
+
+
+def space_is_short(usages: Sequence[DriveUsage]) -> bool:
+    """Whether any drive has so little room that the grace should give way."""
+    return any(usage.free < usage.total * SPACE_SHORT_FRACTION for usage in usages)
+
+
+def horizon(now_ns: int, grace_seconds: float, *, short: bool) -> int:
+    """Contents condemned before this moment may be collected."""
+    return now_ns + 1 if short else now_ns - int(grace_seconds * 1e9)
+
+
+class Collector:
+    """The worker. One step deletes one batch of blocks, of one large content or of many small ones."""
+
+    name = "collection"
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        drives: Mapping[DriveId, Drive],
+        clock: Clock,
+        grace_seconds: float = GRACE_DEFAULT_SECONDS,
+    ) -> None:
+        self._catalogue = catalogue
+        self._drives = drives
+        self._clock = clock
+        self._grace_seconds = grace_seconds
+        self._wake = Wake(clock)
+        self._walk: Walk | None = None
+        self._collected = 0
+        self.grace_gave_way = False
+        """Whether contents are collected before their grace is over, because space is short."""
+
+    def status(self) -> str:
+        said = f"{self._collected} contents collected"
+        return said + "; space is short, nothing is kept for older backups" if self.grace_gave_way else said
+
+    def wake(self) -> None:
+        """Look now: something was condemned, or space ran out."""
+        self._wake.set()
+
+    async def work(self) -> State:
+        if self._walk is None:
+            self._walk = self._walk_condemned(await self._horizon())
+        walk, self._walk = self._walk, None  # a step that fails begins again with the oldest
+        batch = await next_batch(walk, BATCH_BLOCKS)
+        await self._collect(batch)
+        if not batch.more:
+            return State.IDLE
+        self._walk = walk
+        return State.BUSY
+
+    async def wait_for_work(self) -> None:
+        await self._wake.wait(LOOK_SECONDS)
+
+    async def _horizon(self) -> int:
+        usages = []
+        for drive in self._drives.values():
+            try:
+                usages.append(await drive.usage())
+            except Unavailable:
+                continue
+        self.grace_gave_way = space_is_short(usages)
+        return horizon(self._clock.now_ns(), self._grace_seconds, short=self.grace_gave_way)
+
+    async def _walk_condemned(self, before_ns: int) -> AsyncIterator[StoredBlock | End]:
+        """Every block of every content past its grace, and the end of each."""
+        after: Condemned | None = None
+        while page := await self._catalogue.condemned(before_ns, after=after):
+            for condemned in page:
+                try:
+                    async for block in self._catalogue.blocks(condemned.content):
+                        yield block
+                except NotFound:
+                    pass  # another process was faster
+                yield End(condemned.content)
+            after = page[-1]
+
+    async def _collect(self, batch: Batch) -> None:
+        contents = list({block.tagged.content for block in batch.blocks} | {end.content for end in batch.ended})
+        if not contents:
+            return
+        liveness = await self._catalogue.liveness(contents)
+        doomed = {content for content, state in zip(contents, liveness, strict=True) if state is Liveness.CONDEMNED}
+        keys = [
+            FragmentKey(block.ref.id, index)
+            for block in batch.blocks
+            if block.tagged.content in doomed
+            for index in range(block.ref.code.width)
+        ]
+        await _delete_everywhere(self._drives, keys)
+        for end in batch.ended:
+            if end.content in doomed:
+                await self._forget(end.content)
+
+    async def _forget(self, content: ContentId) -> None:
+        try:
+            await self._catalogue.forget(content)
+        except PreconditionFailed:
+            return  # it lives again: a restore came between
+        self._collected += 1
+
+
+async def _delete_everywhere(drives: Mapping[DriveId, Drive], keys: Sequence[FragmentKey]) -> None:
+    """Delete fragments from every drive that answers: what a silent one keeps, the sweep finds when it is back."""
+    if not keys:
+        return
+    outcomes = await asyncio.gather(*(drive.delete(keys) for drive in drives.values()), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Unavailable):
+            raise outcome

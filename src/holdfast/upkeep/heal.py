@@ -1,0 +1,199 @@
+"""Brings one block to where it should be: looks, asks `plan` what to do, and does it.
+
+Order within a block: everything that is to be written is durable before anything is deleted. So a crash at any moment
+leaves at least what was there before, and doing it again ends the same way.
+
+Rules:
+
+- Nothing is written that was not checked against the block's commitment: a copy by its leaves, a rebuilt fragment by
+  the whole commitment (`erasure.rebuild`).
+- Nothing is dropped before the home's fragment of that index was read and checked, or written, by this very call.
+- Deletions are skipped when the newest layout changed meanwhile: what was surplus may be at home now.
+- One process moves fragments at a time; whoever starts the workers sees to it (the composition root holds a lock).
+  Two movers that believe in different layouts could each drop what the other keeps.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast.core.errors import Corrupt, NotFound, Unavailable
+from holdfast.core.ids import DriveId
+from holdfast.drives.interface import Drive, Fragment, FragmentKey, FragmentPart
+from holdfast.erasure import BlockRef, Code, check_fragment, rebuild
+from holdfast.upkeep.interface import Layouts, Placing, StoredBlock
+from holdfast.upkeep.plan import BlockPlan, Place, Survey, plan_block
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """What became of a block."""
+
+    whole: bool
+    """Every fragment is at home and nothing else lies about, as far as was looked."""
+    lost: bool
+    """It cannot be read now."""
+    written: int = 0
+    """Fragments."""
+    written_bytes: int = 0
+    dropped: int = 0
+
+
+async def survey_blocks(drives: Mapping[DriveId, Drive], placing: Placing, refs: Sequence[BlockRef]) -> list[Survey]:
+    """Which drives hold which fragments of `refs`, by their indexes alone: rot is not seen.
+
+    A drive that the layout prefers and that is not among `drives` is silent.
+    """
+    keys = [FragmentKey(ref.id, index) for ref in refs for index in range(ref.code.width)]
+    surveys = [Survey(silent=set(placing.drives(ref)) - drives.keys()) for ref in refs]
+    owners = [survey for ref, survey in zip(refs, surveys, strict=True) for _ in range(ref.code.width)]
+
+    async def ask(drive: Drive) -> None:
+        try:
+            answers = await drive.has(keys)
+        except Unavailable:
+            for survey in surveys:
+                survey.silent.add(drive.id)
+            return
+        for key, survey, held in zip(keys, owners, answers, strict=True):
+            if held:
+                survey.found(key.index, drive.id)
+
+    await asyncio.gather(*map(ask, drives.values()))
+    return surveys
+
+
+class Healer:
+    """Acts on blocks, through the drives that are attached."""
+
+    def __init__(self, drives: Mapping[DriveId, Drive], layouts: Layouts) -> None:
+        self._drives = drives
+        self._layouts = layouts
+
+    async def survey(self, blocks: Sequence[StoredBlock], placing: Placing) -> list[Survey]:
+        return await survey_blocks(self._drives, placing, [block.ref for block in blocks])
+
+    async def heal(self, block: StoredBlock, survey: Survey | None = None) -> Healed:
+        """Bring `block` home. The caller has made sure that its content lives.
+
+        Without a `survey` every fragment is read and checked first. Raises Corrupt when good fragments do not make
+        up the block, Unavailable when the layouts cannot be read; a drive that fails on the way is waited for.
+        """
+        placing = (await self._layouts.live())[0]
+        parts: dict[Place, FragmentPart] = {}
+        if survey is None:
+            [survey] = await self.survey([block], placing)
+            await self._read_all(block.ref, survey, parts)
+        preferred = placing.drives(block.ref)
+        while True:
+            plan = plan_block(block.ref.code, preferred, survey)
+            if not await self._read(block.ref, survey, parts, to_read(block.ref.code, plan, preferred, survey)):
+                break
+        return await self._carry_out(block, placing, plan, survey, parts)
+
+    async def _read_all(self, ref: BlockRef, survey: Survey, parts: dict[Place, FragmentPart]) -> None:
+        places = [(index, drive) for index, drives in survey.good.items() for drive in drives]
+        await self._read(ref, survey, parts, places)
+
+    async def _read(
+        self, ref: BlockRef, survey: Survey, parts: dict[Place, FragmentPart], places: Sequence[Place]
+    ) -> bool:
+        """Read and check what is not in `parts` yet; whether the survey had to be corrected."""
+        wanted = [place for place in places if place not in parts]
+        read = await asyncio.gather(*(self._read_one(ref, survey, place) for place in wanted))
+        parts |= {place: part for place, part in zip(wanted, read, strict=True) if part is not None}
+        return None in read
+
+    async def _read_one(self, ref: BlockRef, survey: Survey, place: Place) -> FragmentPart | None:
+        index, drive = place
+        try:
+            part = await self._drives[drive].get(FragmentKey(ref.id, index))
+            await asyncio.to_thread(
+                check_fragment, ref.id, index, part.commitment, part.leaves, part.start, part.data, part.length
+            )
+        except NotFound:
+            survey.lost(index, drive)
+        except Corrupt:
+            survey.spoiled(index, drive)
+        except Unavailable:
+            survey.lost(index, drive)
+            survey.silent.add(drive)
+        else:
+            return part
+        return None
+
+    async def _carry_out(
+        self, block: StoredBlock, placing: Placing, plan: BlockPlan, survey: Survey, parts: dict[Place, FragmentPart]
+    ) -> Healed:
+        fragments = {(copy.index, copy.target): parts[copy.index, copy.source] for copy in plan.copies}
+        writes = [
+            (drive, Fragment(part.key, part.commitment, part.leaves, block.tag, part.data))
+            for (_, drive), part in fragments.items()
+        ]
+        if plan.rebuild:
+            writes += await asyncio.to_thread(rebuilt, block, plan, parts)
+        written = await asyncio.gather(*(self._write(drive, fragment, survey) for drive, fragment in writes))
+        failed = {fragment.key.index for (_, fragment), done in zip(writes, written, strict=True) if not done}
+        drop = [place for place in plan.drop if place[0] not in failed]
+        dropped = await self._drop(block.ref, placing, drop)
+        return Healed(
+            whole=not (plan.waiting or plan.homeless or plan.lost or failed) and dropped == len(plan.drop),
+            lost=plan.lost,
+            written=sum(written),
+            written_bytes=sum(len(f.payload) for (_, f), done in zip(writes, written, strict=True) if done),
+            dropped=dropped,
+        )
+
+    async def _write(self, drive: DriveId, fragment: Fragment, survey: Survey) -> bool:
+        """Whether the fragment is durable on its drive now."""
+        try:
+            if (fragment.key.index, drive) in survey.bad:
+                # A put of a key that is there need not rewrite it; what is bad is no loss.
+                await self._drives[drive].delete([fragment.key])
+            await self._drives[drive].put([fragment])
+        except Unavailable:
+            return False
+        return True
+
+    async def _drop(self, ref: BlockRef, placing: Placing, places: Sequence[Place]) -> int:
+        """Delete fragments, unless the layout changed; how many were deleted."""
+        if not places or (await self._layouts.live())[0].version != placing.version:
+            return 0
+        dropped = 0
+        for index, drive in places:
+            try:
+                await self._drives[drive].delete([FragmentKey(ref.id, index)])
+            except Unavailable:
+                continue
+            dropped += 1
+        return dropped
+
+
+def to_read(code: Code, plan: BlockPlan, preferred: Sequence[DriveId], survey: Survey) -> list[Place]:
+    """What must be read and checked before a plan is carried out.
+
+    The originals of its copies; k fragments when something is rebuilt; and what a home holds already, before another
+    good fragment of that index is dropped on the strength of it.
+    """
+    places = {copy.index: (copy.index, copy.source) for copy in plan.copies}
+    rebuilding = {index for index, _ in plan.rebuild}
+    for index in {index for index, _ in plan.drop} - places.keys() - rebuilding:
+        places[index] = (index, preferred[index])
+    if rebuilding:
+        for index in sorted(survey.good):
+            if len(places) >= code.k:
+                break
+            places.setdefault(index, (index, min(survey.good[index])))
+    return list(places.values())
+
+
+def rebuilt(block: StoredBlock, plan: BlockPlan, parts: Mapping[Place, FragmentPart]) -> list[tuple[DriveId, Fragment]]:
+    """The fragments that `plan` rebuilds. Blocks for as long as erasure does. Raises Corrupt."""
+    payloads = {index: part.data for (index, _), part in parts.items()}
+    commitment = next(iter(parts.values())).commitment
+    targets = dict(plan.rebuild)
+    made = rebuild(block.ref, commitment, payloads, list(targets))
+    return [
+        (drive, Fragment(FragmentKey(block.ref.id, index), commitment, made[index][1], block.tag, made[index][0]))
+        for index, drive in targets.items()
+    ]

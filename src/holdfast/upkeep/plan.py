@@ -1,0 +1,114 @@
+"""Decides what a block needs: pure functions from what was found to what should be done.
+
+The rules of a repair, in the order in which they apply to each fragment of a block:
+
+1. It belongs on its home, the drive that the newest layout names for its index. Where it is good, nothing is done.
+2. A good one elsewhere is copied home; none at all is rebuilt there from k others.
+3. Surplus fragments, and bad ones, are dropped only once the home holds a good one.
+4. A home that does not answer is waited for: its fragment stays wherever it is now. Rebuilding it onto other drives is
+   the layout's decision (a drive that is declared lost gives its homes to others), not a repair's. Likewise a fragment
+   that has no home because there are too few drives.
+5. Below k good fragments nothing is dropped, and nothing can be written but copies of what is there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from holdfast.core.ids import DriveId
+from holdfast.erasure.code import Code
+
+Place = tuple[int, DriveId]
+"""Fragment index and drive."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found of one block."""
+
+    good: dict[int, set[DriveId]] = field(default_factory=dict)
+    """By fragment index: the drives that hold it, as far as is known in good order."""
+    bad: set[Place] = field(default_factory=set)
+    silent: set[DriveId] = field(default_factory=set)
+    """Drives that do not answer: what they hold is not known."""
+
+    def found(self, index: int, drive: DriveId) -> None:
+        self.good.setdefault(index, set()).add(drive)
+
+    def spoiled(self, index: int, drive: DriveId) -> None:
+        """One that was thought good turned out bad."""
+        self.lost(index, drive)
+        self.bad.add((index, drive))
+
+    def lost(self, index: int, drive: DriveId) -> None:
+        """One that was thought to be there is not."""
+        holders = self.good.get(index, set())
+        holders.discard(drive)
+        if not holders:
+            self.good.pop(index, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    index: int
+    source: DriveId
+    target: DriveId
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """What to do about one block."""
+
+    copies: tuple[Copy, ...] = ()
+    rebuild: tuple[Place, ...] = ()
+    """Fragments to compute from k others, and where to put them."""
+    drop: tuple[Place, ...] = ()
+    """What to delete, each only after the fragment of that index is durable at home."""
+    waiting: tuple[int, ...] = ()
+    """Fragments whose home does not answer."""
+    homeless: tuple[int, ...] = ()
+    """Fragments that have no home, because the layout has fewer active drives than the block has fragments."""
+    missing: tuple[int, ...] = ()
+    """Fragments of which no good one was found, those in `rebuild` included."""
+    lost: bool = False
+    """Fewer than k good fragments: unreadable, for good unless a silent drive holds more."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do now."""
+        return not (self.copies or self.rebuild or self.drop)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the block is as it should be."""
+        return self.idle and not self.waiting and not self.homeless and not self.missing
+
+
+def plan_block(code: Code, preferred: Sequence[DriveId], survey: Survey) -> BlockPlan:
+    """What to do about a block of `code` whose preferred drives, home first by index, are `preferred`."""
+    homes = dict(enumerate(preferred[: code.width]))
+    missing = tuple(index for index in range(code.width) if index not in survey.good)
+    lost = code.width - len(missing) < code.k
+    copies, rebuild, waiting, homeless = [], [], [], []
+    drop: list[Place] = []
+    for index in range(code.width):
+        holders = survey.good.get(index, set())
+        home = homes.get(index)
+        if home is None:
+            homeless.append(index)
+            continue
+        if home in survey.silent:
+            waiting.append(index)
+            continue
+        if home not in holders and holders:
+            copies.append(Copy(index, min(holders), home))
+        elif not holders and not lost:
+            rebuild.append((index, home))
+        if not lost:
+            drop += [(index, drive) for drive in sorted(holders - {home})]
+            drop += [place for place in sorted(survey.bad) if place[0] == index and place[1] != home]
+    return BlockPlan(tuple(copies), tuple(rebuild), tuple(drop), tuple(waiting), tuple(homeless), missing, lost)
+
+
+def spare(code: Code, survey: Survey) -> int:
+    """How many more losses the block survives as it is; negative when it cannot be read."""
+    return len(survey.good) - code.k

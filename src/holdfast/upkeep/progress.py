@@ -1,0 +1,65 @@
+"""What a worker remembers across restarts: a small record in a row of its own.
+
+Progress may be lost at any time: a worker then starts over, does work twice and nothing wrong. So a record that is
+missing, cannot be decoded, or is of another version is simply a new start, and records need no way from one version
+to the next. Each is a msgpack array whose first element is its version.
+"""
+
+from typing import ClassVar, Self, TypeVar
+
+import msgspec
+
+from holdfast.core.clock import Clock
+from holdfast.core.errors import NotFound
+from holdfast.upkeep.interface import Catalogue
+
+# A save is a commit with a sync: once in a while costs nothing, and what is done twice after a kill stays short.
+SAVE_SECONDS = 15.0
+
+
+class Record(msgspec.Struct, array_like=True):
+    """The base of progress records; the defaults of its fields are a new start."""
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = 1
+
+    def encode(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        try:
+            record = msgspec.msgpack.decode(data, type=cls)
+        except msgspec.MsgspecError:
+            return cls()
+        return record if record.version == cls.VERSION else cls()
+
+
+R = TypeVar("R", bound=Record)
+
+
+async def load(catalogue: Catalogue, name: str, kind: type[R]) -> R:
+    """The record kept under `name`, or a new start."""
+    try:
+        return kind.decode(await catalogue.load_progress(name))
+    except NotFound:
+        return kind()
+
+
+class Saver:
+    """Saves a record under one name, seldom unless asked to."""
+
+    def __init__(self, catalogue: Catalogue, name: str, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._name = name
+        self._clock = clock
+        self._saved_at = clock.monotonic()
+
+    async def save(self, record: Record) -> None:
+        await self._catalogue.save_progress(self._name, record.encode())
+        self._saved_at = self._clock.monotonic()
+
+    async def save_seldom(self, record: Record) -> None:
+        if self._clock.monotonic() - self._saved_at >= SAVE_SECONDS:
+            await self.save(record)

@@ -1,0 +1,67 @@
+"""Ends the sessions of processes that died, so that what they left behind can be collected.
+
+A session is believed dead when its beat stood still for SESSION_SILENCE_SECONDS by this process's own monotonic
+clock. So neither a clock that is wrong elsewhere nor one that jumps here ends anybody's upload, and an observer that
+starts anew waits once more.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast.core.clock import Clock
+from holdfast.core.ids import SessionId
+from holdfast.upkeep.interface import SESSION_SILENCE_SECONDS, Catalogue, SessionBeat
+from holdfast.upkeep.worker import State, Wake
+
+# Often enough that a dead session is noticed within a small part of its silence.
+LOOK_SECONDS = SESSION_SILENCE_SECONDS / 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    beat: int
+    since: float
+    """Monotonic seconds: when this beat was first seen."""
+
+
+def watch(
+    seen: Mapping[SessionId, Sighting], beats: Sequence[SessionBeat], now: float
+) -> tuple[dict[SessionId, Sighting], list[SessionBeat]]:
+    """What to remember after seeing `beats`, and which sessions have been silent for too long."""
+    remembered = {}
+    silent = []
+    for beat in beats:
+        before = seen.get(beat.session)
+        moved = before is None or before.beat != beat.beat
+        sighting = Sighting(beat.beat, now) if moved or before is None else before
+        remembered[beat.session] = sighting
+        if now - sighting.since >= SESSION_SILENCE_SECONDS:
+            silent.append(beat)
+    return remembered, silent
+
+
+class SessionWatch:
+    """The worker."""
+
+    name = "sessions"
+
+    def __init__(self, catalogue: Catalogue, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._clock = clock
+        self._seen: dict[SessionId, Sighting] = {}
+        self._wake = Wake(clock)
+        self._expired = 0
+
+    def status(self) -> str:
+        return f"{len(self._seen)} sessions, {self._expired} expired"
+
+    async def work(self) -> State:
+        beats = await self._catalogue.sessions()
+        self._seen, silent = watch(self._seen, beats, self._clock.monotonic())
+        for beat in silent:
+            if await self._catalogue.expire_session(beat):
+                self._expired += 1
+        return State.IDLE
+
+    async def wait_for_work(self) -> None:
+        await self._wake.wait(LOOK_SECONDS)

@@ -1,0 +1,169 @@
+"""How a chore is run: one shape for all of them, one loop that drives them, and a throttle.
+
+Rules:
+
+- A worker does a bounded step in `work` and remembers where it was; whoever kills it between or within two steps
+  loses at most the step, and every step may be done twice.
+- A step that meets one of our errors is tried again later, ever more slowly; any other error is a bug and ends the
+  process, whose supervisor starts it anew.
+- The throttle sleeps in proportion to the time that the step took. So a chore leaves the same share of the drives to
+  the clients whether they are fast or slow, and backs off by itself when they are busy: their waiting makes its steps
+  longer.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from holdfast.core.clock import Clock
+from holdfast.core.errors import HoldfastError
+
+_log = logging.getLogger(__name__)
+
+# After one step that took long (a drive that hung), do not sit still for hours on its account.
+PAUSE_MAX_SECONDS = 60.0
+
+# The first failure may be a blip; later ones wait until somebody has had the time to do something.
+BACKOFF_FIRST_SECONDS = 1.0
+BACKOFF_MAX_SECONDS = 300.0
+
+# Two parts of rest to one of work: a third of the time is upkeep's when nobody is in a hurry.
+TRANQUILITY_DEFAULT = 2.0
+
+
+class State(Enum):
+    BUSY = "busy"
+    """There is more to do now."""
+    IDLE = "idle"
+    """Nothing to do until `wait_for_work` returns."""
+    DONE = "done"
+    """Nothing to do ever again."""
+
+
+class Worker(Protocol):
+    """A chore. Its methods are called one after the other, never at once."""
+
+    @property
+    def name(self) -> str: ...
+
+    def status(self) -> str:
+        """Where it stands, in words for people; "" when there is nothing to say."""
+        ...
+
+    async def work(self) -> State:
+        """Do one bounded step. Raises HoldfastError; the step will be tried again."""
+        ...
+
+    async def wait_for_work(self) -> None:
+        """Return when `work` may have something to do. Called after IDLE."""
+        ...
+
+
+class Throttle:
+    """Sleeps `tranquility` times as long as the step took. 0 is full speed; the operator may change it at any time."""
+
+    def __init__(self, clock: Clock, tranquility: float = TRANQUILITY_DEFAULT) -> None:
+        self._clock = clock
+        self.tranquility = tranquility
+
+    async def rest(self, worked_seconds: float) -> None:
+        await self._clock.sleep(pause(worked_seconds, self.tranquility))
+
+
+def pause(worked_seconds: float, tranquility: float) -> float:
+    """Seconds to rest after a step that took `worked_seconds`."""
+    return min(max(worked_seconds, 0.0) * max(tranquility, 0.0), PAUSE_MAX_SECONDS)
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row (at least one)."""
+    assert failures >= 1
+    doublings = min(failures - 1, 16)
+    return min(BACKOFF_FIRST_SECONDS * float(2**doublings), BACKOFF_MAX_SECONDS)
+
+
+class Wake:
+    """Waits for a time or for somebody who knows better, whichever comes first."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        timer = asyncio.ensure_future(self._clock.sleep(seconds))
+        event = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait((timer, event), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            event.cancel()
+            await asyncio.gather(timer, event, return_exceptions=True)
+        self._event.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What `status` and the console show of a worker."""
+
+    name: str
+    state: State
+    detail: str
+    failures: int
+    """Steps in a row that failed."""
+    last_error: str
+
+
+class Runner:
+    """Drives one worker."""
+
+    def __init__(self, worker: Worker, throttle: Throttle, clock: Clock) -> None:
+        self._worker = worker
+        self._throttle = throttle
+        self._clock = clock
+        self._state = State.IDLE
+        self._failures = 0
+        self._last_error = ""
+
+    def report(self) -> WorkerReport:
+        return WorkerReport(self._worker.name, self._state, self._worker.status(), self._failures, self._last_error)
+
+    async def run(self) -> None:
+        """Until the worker is done. A cancellation ends it at once and leaves the step in part, which is allowed."""
+        while self._state is not State.DONE:
+            started = self._clock.monotonic()
+            try:
+                self._state = await self._worker.work()
+            except HoldfastError as error:
+                await self._failed(error)
+                continue
+            self._failures = 0
+            if self._state is State.BUSY:
+                await self._throttle.rest(self._clock.monotonic() - started)
+            elif self._state is State.IDLE:
+                await self._worker.wait_for_work()
+
+    async def _failed(self, error: HoldfastError) -> None:
+        self._failures += 1
+        self._last_error = f"{error.code}: {error}"
+        wait = backoff(self._failures)
+        _log.warning("%s: %s; again in %.0f s", self._worker.name, self._last_error, wait)
+        await self._clock.sleep(wait)
+
+
+async def run_all(runners: Sequence[Runner]) -> None:
+    """Drive workers side by side until all are done, or one meets a bug, which ends them all."""
+    async with asyncio.TaskGroup() as group:
+        for runner in runners:
+            group.create_task(runner.run())
+
+
+async def settle(worker: Worker) -> None:
+    """Work at full speed until there is nothing to do: what a command does by hand. Raises what `work` raises."""
+    while await worker.work() is State.BUSY:
+        pass
