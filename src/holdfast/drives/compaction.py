@@ -1,0 +1,180 @@
+"""Compaction: what lives in a wasteful segment moves to the open one, and the segment is unlinked.
+
+Rules.
+- A move is a copy with the same sequence, appended and synced like any record; it becomes the live one only if the
+  index still names the place it was copied from. Whoever put or deleted meanwhile wins.
+- Tombstones move too, as long as some segment holds an older record of their key.
+- A segment is unlinked as a whole, durably, before the index forgets that it cast shadows. Locked while it is worked
+  on, so no two processes work on one, and none on an open one.
+- A record that cannot be read is not moved and its segment stays, so that it goes on to be reported as Corrupt until
+  somebody has put or deleted it.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from holdfast.core.disk import Disk, File
+from holdfast.core.errors import Corrupt
+from holdfast.core.limits import MIB
+from holdfast.drives.adoption import adopt_segments
+from holdfast.drives.committer import Committer, Record
+from holdfast.drives.index import SEGMENTS_NAME, Index
+from holdfast.drives.interface import FragmentKey
+from holdfast.drives.reader import Reader
+from holdfast.drives.records import PAGE_BYTES, Kind, Place
+from holdfast.drives.reserve import Reserve
+from holdfast.drives.rows import Row, SegmentBooks, encode_key
+from holdfast.drives.segments import Entry, read_contents, segment_path
+
+# Moved in one commit: bounds memory, and how long puts wait behind it.
+MOVE_MAX_BYTES = MIB
+
+# Records looked at in one step, whatever they weigh: a segment of tombstones must not take a step for ever.
+STEP_MAX_RECORDS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a step did."""
+
+    segment: str | None
+    """The segment that was worked on, by its hex id; None when there was nothing to do."""
+    moved_bytes: int
+    freed_bytes: int
+    """What unlinking it gave back; 0 while it still holds something."""
+    unreadable: tuple[FragmentKey, ...]
+    """Fragments that keep it from going: put them anew, or delete them."""
+
+
+NOTHING_TO_DO = Compaction(None, 0, 0, ())
+
+
+class Compactor:
+    """Compacts one drive, a step at a time."""
+
+    def __init__(
+        self,
+        directory: Path,
+        disk: Disk,
+        index: Index,
+        reader: Reader,
+        committer: Committer,
+        reserve: Reserve,
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+    ) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._index = index
+        self._reader = reader
+        self._committer = committer
+        self._reserve = reserve
+        self._in_thread = in_thread
+        # Segments that unreadable records keep in place; tried again after a restart.
+        self._stuck: set[bytes] = set()
+
+    async def step(self, budget_bytes: int, wasted_share: float) -> Compaction:
+        await self._in_thread(partial(adopt_segments, self._directory, self._disk, self._index))
+        for segment, books in await self._in_thread(partial(self._candidates, wasted_share)):
+            file = await self._in_thread(partial(self._lock, segment))
+            if file is None:
+                continue
+            try:
+                return await self._compact(segment, books, file, budget_bytes)
+            finally:
+                file.close()
+        await self._in_thread(self._reserve.refill)
+        return NOTHING_TO_DO
+
+    def _candidates(self, wasted_share: float) -> list[tuple[bytes, SegmentBooks]]:
+        """Closed segments that are worth it, the most wasteful first."""
+        found = []
+        for segment, books in self._index.books().items():
+            size = books.end - PAGE_BYTES
+            dead = size - books.fragments - books.tombstones
+            if books.closed and segment not in self._stuck and (size <= 0 or dead >= wasted_share * size):
+                found.append((dead / size if size > 0 else 1.0, segment, books))
+        return [(segment, books) for _, segment, books in sorted(found, key=lambda line: -line[0])]
+
+    def _lock(self, segment: bytes) -> File | None:
+        path = segment_path(self._directory / SEGMENTS_NAME, segment)
+        try:
+            file = self._disk.open(path)
+        except FileNotFoundError:
+            # Unlinked by somebody who died before the index heard of it.
+            self._index.write(lambda update, _: update.forget_segment(segment, ()))
+            return None
+        try:
+            file.lock(exclusive=True)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+    async def _compact(self, segment: bytes, books: SegmentBooks, file: File, budget_bytes: int) -> Compaction:
+        contents = await self._in_thread(partial(read_contents, file, segment))
+        moved = 0
+        unreadable: list[FragmentKey] = []
+        batch: list[Record] = []
+        batch_bytes = 0
+        work = await self._in_thread(partial(self._living, contents.entries))
+        complete = len(work) <= STEP_MAX_RECORDS
+        for entry, row in work[:STEP_MAX_RECORDS]:
+            if moved + batch_bytes >= budget_bytes:
+                complete = False
+                break
+            try:
+                batch.append(await self._in_thread(partial(self._read, entry, row)))
+            except Corrupt:
+                unreadable.append(entry.key)
+                continue
+            batch_bytes += entry.place.span
+            if batch_bytes >= MOVE_MAX_BYTES:
+                await self._move(batch)
+                moved, batch, batch_bytes = moved + batch_bytes, [], 0
+        if batch:
+            await self._move(batch)
+            moved += batch_bytes
+        freed = 0
+        if complete and not unreadable:
+            freed = await self._in_thread(partial(self._unlink, segment, file, contents.entries))
+        if complete and unreadable:
+            self._stuck.add(segment)
+        return Compaction(segment.hex(), moved, freed, tuple(unreadable))
+
+    def _living(self, entries: list[Entry]) -> list[tuple[Entry, Row]]:
+        """The entries that the index names as the newest of their key."""
+        keys = [encode_key(entry.key) for entry in entries]
+        fragments = self._index.rows(keys, deleted=False)
+        tombstones = self._index.rows(keys, deleted=True)
+        living = []
+        for entry, fragment, tombstone in zip(entries, fragments, tombstones, strict=True):
+            row = fragment if entry.kind is Kind.FRAGMENT else tombstone
+            if row is not None and row.is_at(entry.place):
+                living.append((entry, row))
+        return living
+
+    def _read(self, entry: Entry, row: Row) -> Record:
+        head, payload = self._reader.read_record(row, entry.key)
+        place = Place(row.segment, row.offset, row.span)
+        return Record(
+            head.kind, head.key, head.commitment, head.leaves, head.tag, payload, sequence=head.sequence, source=place
+        )
+
+    async def _move(self, records: list[Record]) -> None:
+        await self._committer.submit(records, urgent=sum(r.bytes for r in records) <= self._reserve.size() // 4)
+
+    def _unlink(self, segment: bytes, file: File, entries: list[Entry]) -> int:
+        if self._living(entries):
+            # Another handle of this process saw a different index; the next step sees to it.
+            return 0
+        size = file.size()
+        path = segment_path(self._directory / SEGMENTS_NAME, segment)
+        self._disk.unlink(path)
+        self._disk.sync_directory(path.parent)
+        self._reader.forget(segment)
+        self._index.write(lambda update, _: update.forget_segment(segment, entries))
+        self._reserve.refill()
+        return size

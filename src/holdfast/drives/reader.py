@@ -1,0 +1,135 @@
+"""Reading records: from the page cache at once, from the disk in a thread, always checked.
+
+Rules. A row of the index is a claim, not a proof: the record must be the one that the row names, and its checksums
+must hold, else it is Corrupt. One buffer takes head and payload, and the caller gets a view into it.
+"""
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from holdfast.core.disk import Disk, File
+from holdfast.core.errors import Corrupt, InvalidRequest
+from holdfast.core.limits import KIB, LEAF_BYTES
+from holdfast.core.ranges import ByteRange
+from holdfast.drives.buffers import BufferPool
+from holdfast.drives.index import SEGMENTS_NAME
+from holdfast.drives.interface import FragmentKey, FragmentPart
+from holdfast.drives.records import Head, Kind, check_payload, read_head
+from holdfast.drives.rows import Row
+from holdfast.drives.segments import FIRST_GENERATION, segment_path
+
+# Segments kept open for reading, of each drive and process. A descriptor each.
+HANDLES_MAX_COUNT = 128
+
+# Copying and checking this much takes some 50 us: the loop can bear it, a thread switch costs as much.
+LOOP_READ_MAX_BYTES = 256 * KIB
+
+
+class Reader:
+    """Reads records of one drive. Safe to use from any thread."""
+
+    def __init__(self, directory: Path, disk: Disk, pool: BufferPool) -> None:
+        self._segments = directory / SEGMENTS_NAME
+        self._disk = disk
+        self._pool = pool
+        self._handles: OrderedDict[bytes, File] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read_cached(self, row: Row, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
+        """Without waiting for the disk. Raises BlockingIOError when it would have to; else as `read`."""
+        file = self._handles.get(row.segment)
+        if file is None or row.head_bytes + row.payload_bytes > LOOP_READ_MAX_BYTES:
+            raise BlockingIOError
+        return self._read(file, row, key, range, cached=True)
+
+    def read(self, row: Row, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
+        """Raises FileNotFoundError (the segment is gone: look up again), Corrupt, InvalidRequest, OSError."""
+        return self._read(self._handle(row.segment), row, key, range, cached=False)
+
+    def read_record(self, row: Row, key: FragmentKey) -> tuple[Head, memoryview]:
+        """A whole record, head and payload, checked: for moving it."""
+        buffer = self._pool.lend(row.head_bytes + row.payload_bytes)
+        return self._whole(self._handle(row.segment), row, key, buffer, cached=False)
+
+    def forget(self, segment: bytes) -> None:
+        """Let go of a segment that was unlinked."""
+        with self._lock:
+            self._handles.pop(segment, None)
+
+    def close(self) -> None:
+        with self._lock:
+            self._handles.clear()
+
+    def _handle(self, segment: bytes) -> File:
+        with self._lock:
+            file = self._handles.get(segment)
+            if file is not None:
+                self._handles.move_to_end(segment)
+                return file
+        file = self._disk.open(segment_path(self._segments, segment))
+        with self._lock:
+            self._handles[segment] = file
+            if len(self._handles) > HANDLES_MAX_COUNT:
+                # Not closed but dropped: another thread may be reading from it.
+                self._handles.popitem(last=False)
+        return file
+
+    def _read(self, file: File, row: Row, key: FragmentKey, range: ByteRange | None, *, cached: bool) -> FragmentPart:
+        length = row.payload_bytes
+        start, end = 0, length
+        if range is not None:
+            if range.end > length:
+                raise InvalidRequest(f"range {range.start}-{range.end} reaches past the payload's {length} bytes")
+            start = range.start // LEAF_BYTES * LEAF_BYTES
+            end = min(length, -(-range.end // LEAF_BYTES) * LEAF_BYTES)
+        # Two reads cost more than one that is twice as long.
+        if 2 * (end - start) >= length:
+            head, payload = self._whole(
+                file, row, key, self._pool.lend(row.head_bytes + length), cached=cached, first=start, last=end
+            )
+            data = payload[start:end]
+        else:
+            buffer = self._pool.lend(row.head_bytes)
+            _fill(file, buffer, row.offset, cached=cached)
+            head = _head(buffer, row, key)
+            data = self._pool.lend(end - start)
+            _fill(file, data, row.offset + row.head_bytes + start, cached=cached)
+            check_payload(data, head.checksums, start // LEAF_BYTES, _where(row))
+        return FragmentPart(key, head.commitment, head.leaves, head.tag, length, start, data)
+
+    def _whole(
+        self,
+        file: File,
+        row: Row,
+        key: FragmentKey,
+        buffer: memoryview,
+        *,
+        cached: bool,
+        first: int = 0,
+        last: int | None = None,
+    ) -> tuple[Head, memoryview]:
+        _fill(file, buffer, row.offset, cached=cached)
+        head = _head(buffer, row, key)
+        payload = buffer[row.head_bytes :]
+        check_payload(payload[first:last], head.checksums, first // LEAF_BYTES, _where(row))
+        return head, payload
+
+
+def _fill(file: File, buffer: memoryview, offset: int, *, cached: bool) -> None:
+    count = file.read_cached_into(buffer, offset) if cached else file.read_into(buffer, offset)
+    if count != len(buffer):
+        raise Corrupt(f"the segment ends at {offset + count}, within a record: it was cut off")
+
+
+def _head(buffer: memoryview, row: Row, key: FragmentKey) -> Head:
+    head = read_head(buffer, row.segment, FIRST_GENERATION, row.offset)
+    there = (head.key, head.sequence, head.bytes, head.payload_bytes, head.kind)
+    kinds = (Kind.FRAGMENT, Kind.TOMBSTONE)
+    if there[:4] != (key, row.sequence, row.head_bytes, row.payload_bytes) or head.kind not in kinds:
+        raise Corrupt(f"{_where(row)}: not the record that the index names")
+    return head
+
+
+def _where(row: Row) -> str:
+    return f"segment {row.segment.hex()} offset {row.offset}"
