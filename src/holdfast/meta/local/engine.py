@@ -1,0 +1,252 @@
+"""`LocalMeta`: the embedded engine as the product sees it.
+
+Rules. Reads run on the event loop, in an LMDB read transaction of their own: a row that is in memory takes a few
+microseconds, less than a hop to a thread. Commits wait in a queue; one thread per process takes the store's lock, and
+then everything that has gathered, as one batch (group commit): while one process syncs, the others' queues fill. Every
+outcome of a batch, refusals too, is answered only once what it was judged against is durable.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Self, TypeVar
+
+import lmdb
+
+from holdfast.core.errors import Corrupt, HoldfastError, NotFound, Unavailable
+from holdfast.core.ids import Token
+from holdfast.core.ranges import KeyRange
+from holdfast.meta.interface import Change, Expectation, Fold, Page, Put, Row
+from holdfast.meta.limits import check_commit, check_key, check_scan
+from holdfast.meta.local.log import BATCH_MAX_BYTES, BATCH_MAX_COUNT
+from holdfast.meta.local.run import Run
+from holdfast.meta.local.store import Commit, Outcome, Store
+from holdfast.meta.local.view import View, open_view
+
+T = TypeVar("T")
+
+
+class _Waiting:
+    """A commit in the queue, and who waits for it."""
+
+    __slots__ = ("bytes", "commit", "future")
+
+    def __init__(self, commit: Commit, future: asyncio.Future[None], bytes: int) -> None:
+        self.commit = commit
+        self.future = future
+        self.bytes = bytes
+
+
+class _Work:
+    """Something else to do under the store's lock."""
+
+    __slots__ = ("action", "future")
+
+    def __init__(self, action: Callable[[], object], future: asyncio.Future[object]) -> None:
+        self.action = action
+        self.future = future
+
+
+class LocalMeta:
+    """`Meta` over a log on several drives and a view in LMDB. Made by `open_local`."""
+
+    def __init__(self, store: Store, run: Run) -> None:
+        self._store = store
+        self._run = run
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Waiting | _Work | None] = SimpleQueue()
+        self._thread = Thread(target=self._committer, name="meta-committer", daemon=True)
+        self._generation = -1
+        self._view: View | None = None
+        self._closing = False
+
+    # Reading.
+
+    def _current(self) -> View:
+        """The view that readers use now."""
+        if self._view is None or self._run.generation != self._generation:
+            self._follow()
+        assert self._view is not None
+        return self._view
+
+    def _follow(self) -> None:
+        if self._closing:
+            raise Unavailable("the metadata is closed")
+        generation = self._run.generation
+        state = self._run.read_state()
+        if self._view is None or str(self._view.path) != state.view:
+            view = open_view(Path(state.view), state.map_bytes)
+            if self._view is not None:
+                self._view.close()
+            self._view = view
+        self._generation = generation
+
+    async def _read(self, read: Callable[[View], T]) -> T:
+        """Read; should the view turn out damaged, have it made again and read once more."""
+        try:
+            return read(self._current())
+        except (lmdb.Error, Corrupt):
+            await self._under_lock(self._store.replace_view)
+        try:
+            return read(self._current())
+        except lmdb.Error as error:
+            raise Unavailable(f"the metadata view cannot be read: {error}") from error
+
+    async def get(self, key: bytes) -> Row:
+        check_key(key)
+        [row] = await self.get_many((key,))
+        if row is None:
+            raise NotFound("no such row")
+        return row
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Row | None]:
+        def read(view: View) -> list[Row | None]:
+            with view.reading() as transaction:
+                return [view.get(transaction, key) for key in keys]
+
+        return await self._read(read)
+
+    async def scan(self, range: KeyRange, *, limit: int, fold: Fold | None = None, values: bool = True) -> Page:
+        check_scan(limit, fold)
+
+        def read(view: View) -> Page:
+            with view.reading() if values else view.skimming() as transaction:
+                return view.scan(transaction, range, limit, fold, values)
+
+        return await self._read(read)
+
+    # Committing.
+
+    async def commit(self, changes: Sequence[Change], expecting: Sequence[Expectation] = (), *, token: Token) -> None:
+        size = check_commit(changes, expecting, token)
+        if self._closing:
+            raise Unavailable("the metadata is closed")
+        logged = [(change.key, change.value) if type(change) is Put else (change.key,) for change in changes]
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._queue.put(_Waiting(Commit(token, logged, expecting), future, size))
+        await future
+
+    async def _under_lock(self, action: Callable[[], T]) -> T:
+        """Do something blocking in the committer's thread, under the store's lock."""
+        if self._closing:
+            raise Unavailable("the metadata is closed")
+        future: asyncio.Future[object] = self._loop.create_future()
+        self._queue.put(_Work(action, future))
+        return await future  # type: ignore[return-value]
+
+    def _committer(self) -> None:
+        """The committer thread, until None comes out of the queue."""
+        lock = self._run.new_lock()
+        first = self._queue.get()
+        while first is not None:
+            left: list[_Waiting | _Work | None] = []
+            if isinstance(first, _Work):
+                with lock:
+                    self._work(first)
+            else:
+                with lock:
+                    batch, left = self._gather(first)
+                    outcomes = self._outcomes(batch)
+                self._loop.call_soon_threadsafe(_answer, batch, outcomes)
+            first = left[0] if left else self._queue.get()
+        lock.close()
+
+    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], list[_Waiting | _Work | None]]:
+        """What waits, up to a batch's limits; and what came out of the queue and is no part of it, at most one."""
+        batch = [first]
+        size = first.bytes
+        while size < BATCH_MAX_BYTES and len(batch) < BATCH_MAX_COUNT:
+            try:
+                waiting = self._queue.get_nowait()
+            except Empty:
+                break
+            if not isinstance(waiting, _Waiting) or size + waiting.bytes > BATCH_MAX_BYTES:
+                return batch, [waiting]
+            batch.append(waiting)
+            size += waiting.bytes
+        return batch, []
+
+    def _outcomes(self, batch: Sequence[_Waiting]) -> list[Outcome]:
+        try:
+            return self._store.commit([waiting.commit for waiting in batch])
+        except HoldfastError as error:
+            return [type(error)(str(error)) for _ in batch]
+        except (OSError, lmdb.Error) as error:
+            return [Unavailable(f"the metadata cannot be written: {error}") for _ in batch]
+
+    def _work(self, work: _Work) -> None:
+        try:
+            result = work.action()
+        except (HoldfastError, OSError, lmdb.Error) as error:
+            mapped = error if isinstance(error, HoldfastError) else Unavailable(str(error))
+            self._loop.call_soon_threadsafe(_fail, work.future, mapped)
+        else:
+            self._loop.call_soon_threadsafe(_succeed, work.future, result)
+
+    # Life.
+
+    async def start(self) -> None:
+        """Join the store; see `open_local`."""
+        lock = self._run.new_lock()
+
+        def join() -> None:
+            with lock:
+                self._store.start()
+
+        try:
+            await asyncio.to_thread(join)
+        except BaseException:
+            self._store.close()
+            self._run.close()
+            raise
+        finally:
+            lock.close()
+        self._thread.start()
+
+    async def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        if self._view is not None:
+            self._view.close()
+            self._view = None
+        lock = self._run.new_lock()
+
+        def leave() -> None:
+            with lock:
+                self._store.leave()
+                self._store.close()
+
+        await asyncio.to_thread(leave)
+        lock.close()
+        self._run.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _answer(batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
+    for waiting, outcome in zip(batch, outcomes, strict=True):
+        if waiting.future.done():
+            continue
+        if outcome is None:
+            waiting.future.set_result(None)
+        else:
+            waiting.future.set_exception(outcome)
+
+
+def _succeed(future: asyncio.Future[object], result: object) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[object], error: HoldfastError) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,216 @@
+"""One mirror: a drive's copy of the log, as segment files in its metadata directory.
+
+Rules. `log-<sequence of its first record, 16 hex digits>` is a segment; every mirror has the same ones with the same
+bytes at the same offsets, so any mirror can be patched from any other. A segment is full length from the start, and
+its blocks have been written once before they are used: then a sync has no metadata to write. `spare` is the next one,
+made ahead of time; an old segment becomes it when its records are no longer needed (what is left in it follows from
+nothing, so it is not read as records). `reserve` only takes up room, and is given up to let a full drive delete.
+Errors are OSError: the caller drops the mirror.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from holdfast.core.disk import Disk, File
+from holdfast.core.ids import Buffer, DriveId
+from holdfast.meta.local.log import (
+    ALIGN_BYTES,
+    HEADER_BYTES,
+    Position,
+    Record,
+    decode_record,
+    payload_bytes,
+)
+
+SEGMENT_PREFIX = "log-"
+SPARE_NAME = "spare"
+RESERVE_NAME = "reserve"
+
+# Zeros are written this much at a time.
+_FILL_BYTES = 1024 * 1024
+
+
+def segment_name(first: int) -> str:
+    return f"{SEGMENT_PREFIX}{first:016x}"
+
+
+def segment_numbers(names: Sequence[str]) -> list[int]:
+    """The segments among a directory's names, in order."""
+    tails = [name.removeprefix(SEGMENT_PREFIX) for name in names if name.startswith(SEGMENT_PREFIX)]
+    return sorted(int(tail, 16) for tail in tails if len(tail) == 16 and not set(tail) - set("0123456789abcdef"))
+
+
+class Mirror:
+    """The log's files in `path`. Used by one thread at a time."""
+
+    def __init__(self, disk: Disk, drive: DriveId, path: Path) -> None:
+        self.drive = drive
+        self.path = path
+        self._disk = disk
+        self._file: File | None = None
+        self._segment = 0
+        self._length = 0
+
+    def __repr__(self) -> str:
+        return f"Mirror({self.path})"
+
+    def segments(self) -> list[int]:
+        """The segments that are there, oldest first."""
+        return segment_numbers(self._disk.list_directory(self.path))
+
+    def use(self, segment: int) -> File:
+        """Open a segment, unless it is the one in use. FileNotFoundError when it is not there."""
+        if self._file is None or self._segment != segment:
+            file = self._disk.open(self.path / segment_name(segment))
+            self.close()
+            self._file, self._segment, self._length = file, segment, file.size()
+        return self._file
+
+    def room(self, position: Position) -> int:
+        """Bytes left behind `position` in its segment."""
+        self.use(position.segment)
+        return self._length - position.offset
+
+    def is_in_place(self, segment: int) -> bool:
+        """Whether the segment in use is still the file of that name: an unlinked file takes writes like any other."""
+        return self.use(segment).is_at(self.path / segment_name(segment))
+
+    def write(self, segment: int, offset: int, buffers: Sequence[Buffer]) -> None:
+        self.use(segment).write(buffers, offset)
+
+    def sync(self) -> None:
+        assert self._file is not None
+        self._file.sync()
+
+    def read_next(self, position: Position, segment: int, offset: int) -> Record | None:
+        """The record that follows `position`, if it lies at `offset` of `segment`."""
+        try:
+            file = self.use(segment)
+        except FileNotFoundError:
+            return None
+        head = bytearray(HEADER_BYTES)
+        if file.read_into(memoryview(head), offset) < HEADER_BYTES:
+            return None
+        length = payload_bytes(head, position)
+        if length is None:
+            return None
+        raw = bytearray(HEADER_BYTES + length)
+        if file.read_into(memoryview(raw), offset) < len(raw):
+            return None
+        return decode_record(raw, position)
+
+    def confirms(self, position: Position) -> bool:
+        """Whether the record that `position` ends with is here, as its header says."""
+        try:
+            file = self.use(position.segment)
+        except FileNotFoundError:
+            return False
+        if position.offset == 0:
+            return True
+        head = bytearray(HEADER_BYTES)
+        file.read_into(memoryview(head), position.last)
+        return bytes(head[-len(position.hash) :]) == position.hash
+
+    def roll(self, segment: int, length: int) -> None:
+        """Make `segment`, at least `length` bytes long, the one in use. OSError(ENOSPC) leaves the log as it was."""
+        target = self.path / segment_name(segment)
+        if not self._disk.exists(target):
+            spare = self.path / SPARE_NAME
+            if not self._disk.exists(spare):
+                self._disk.open(spare, create=True).close()
+            with_room = self._disk.open(spare)
+            try:
+                with_room.allocate(length)
+                with_room.sync()
+            finally:
+                with_room.close()
+            self._disk.rename(spare, target)
+            self._disk.sync_directory(self.path)
+        file = self.use(segment)
+        if self._length < length:
+            # Left by a roll that did not end, for a smaller record.
+            file.allocate(length)
+            file.sync()
+            self._length = file.size()
+
+    def unroll(self, segment: int) -> None:
+        """Take back a `roll` behind which nothing was written: else the segment before would seem to end there."""
+        target = self.path / segment_name(segment)
+        if self._disk.exists(target):
+            if self._segment == segment:
+                self.close()
+            self._disk.unlink(target)
+            self._disk.sync_directory(self.path)
+
+    def has_spare(self) -> bool:
+        return self._disk.exists(self.path / SPARE_NAME) and self._disk.exists(self.path / RESERVE_NAME)
+
+    def prepare(self, segment_bytes: int, reserve_bytes: int) -> None:
+        """Make the spare and the reserve, if they are not there. OSError(ENOSPC) when there is no room."""
+        self._fill(RESERVE_NAME, reserve_bytes, written=False)
+        self._fill(SPARE_NAME, segment_bytes, written=True)
+
+    def give_up_reserve(self) -> None:
+        """Free the reserve's room."""
+        if self._disk.exists(self.path / RESERVE_NAME):
+            self._disk.unlink(self.path / RESERVE_NAME)
+
+    def _fill(self, name: str, length: int, *, written: bool) -> None:
+        path = self.path / name
+        if self._disk.exists(path):
+            return
+        unfinished = self.path / f"{name}.new"
+        file = self._disk.open(unfinished, create=True)
+        try:
+            file.allocate(length)
+            zeros = bytes(_FILL_BYTES)
+            for offset in range(0, length if written else 0, _FILL_BYTES):
+                file.write((zeros[: length - offset],), offset)
+            file.sync()
+        finally:
+            file.close()
+        self._disk.rename(unfinished, path)
+        self._disk.sync_directory(self.path)
+
+    def forget_before(self, sequence: int) -> None:
+        """Drop segments whose records all come before `sequence`; one becomes the spare if there is none."""
+        segments = self.segments()
+        for segment, behind in itertools.pairwise(segments):
+            if behind > sequence:
+                break
+            path = self.path / segment_name(segment)
+            if self._disk.exists(self.path / SPARE_NAME):
+                self._disk.unlink(path)
+            else:
+                self._disk.rename(path, self.path / SPARE_NAME)
+
+    def claims_more(self, position: Position) -> bool:
+        """Whether there are traces of records behind the one that would follow `position`: then that one was lost.
+
+        One record at a time is under way, so what comes after a record that is not whole was never written. Old
+        records in a segment's second use have lower sequences.
+        """
+        if any(segment > position.sequence + 1 for segment in self.segments()):
+            return True
+        try:
+            file = self.use(position.segment)
+        except FileNotFoundError:
+            return False
+        head = bytearray(HEADER_BYTES)
+        for offset in range(position.offset, self._length, ALIGN_BYTES):
+            if file.read_into(memoryview(head), offset) == HEADER_BYTES and _sequence(head) > position.sequence + 1:
+                return True
+        return False
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file, self._segment = None, 0
+
+
+def _sequence(head: bytearray) -> int:
+    """What a header that begins like one says of its sequence, else 0."""
+    if head[:4] != b"HFL1":
+        return 0
+    return int.from_bytes(head[16:24], "little")

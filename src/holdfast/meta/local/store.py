@@ -1,0 +1,523 @@
+"""The engine below asyncio: commits batches, and puts right what a crash or a lost drive left.
+
+There is no leader. Whoever holds the store-wide lock is the writer until it lets go:
+
+1. `follow`: if the generation changed, reopen what `state` names; if the last holder died in the middle, settle it.
+2. Check each commit's expectations against the view and apply it there, in one transaction that nobody sees yet.
+3. Mark the control page; append one record to every mirror; sync them all. A mirror that fails leaves the set, by a new
+   epoch, before anything is answered.
+4. Commit the view's transaction: from here on readers of every process see the batch, and only ever what is durable.
+   Take the mark away, let go of the lock, answer.
+
+A death before 3 leaves nothing; during 3 a record that is whole on some mirror is completed by the next holder (see
+`mirrors`); between 3 and 4 the next holder applies it from the log. So the view is never ahead of the log, and behind
+it by at most the record that the mark speaks of.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from holdfast.core.clock import Randomness
+from holdfast.core.disk import Disk, File
+from holdfast.core.errors import Ambiguous, Corrupt, Full, HoldfastError, NotFound, PreconditionFailed, Unavailable
+from holdfast.core.ids import DriveId, StoreId
+from holdfast.meta.interface import Expectation
+from holdfast.meta.local.log import LoggedChange, Position, decode_payload, encode_payload, encode_position
+from holdfast.meta.local.mirror import Mirror
+from holdfast.meta.local.mirrors import Failures, MirrorFailed, MirrorSet
+from holdfast.meta.local.run import APPENDING, CHANGING, CLEAN, Run, State
+from holdfast.meta.local.view import Transaction, View, open_view
+from holdfast.meta.local.views import build_view, discard_view, find_view, map_bytes, write_origin
+from holdfast.meta.local.witness import Testimony, Witness, check_quorum, establish, hear
+
+# Threads that write and sync mirrors and witnesses beside the caller's own: drives of a large machine.
+POOL_MAX_COUNT = 16
+
+# Records replayed in one transaction of the view, by the bytes of their payloads.
+_REPLAY_BYTES = 8 * 1024 * 1024
+
+FENCE_NAME = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Room that the log takes on each mirror, bytes. All processes of a store give the same."""
+
+    segment: int = 16 * 1024 * 1024
+    """A segment, and the spare: about a second of commits at full speed, and little to fill ahead of time."""
+    reserve: int = 16 * 1024 * 1024
+    """Given up when the disk is full, so that the view can take deletions."""
+    log: int = 256 * 1024 * 1024
+    """The log may grow to this, or to the size of the newest checkpoint if that is more, before the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit, as the committer takes it in hand."""
+
+    token: bytes
+    changes: Sequence[LoggedChange]
+    expecting: Sequence[Expectation]
+
+
+Outcome = HoldfastError | None
+"""Why a commit was refused; None when it is durable."""
+
+
+class Store:
+    """One process's hold of a store's metadata. Everything but `close` happens under `Run`'s lock, in one thread."""
+
+    def __init__(
+        self,
+        drives: Mapping[DriveId, Path],
+        *,
+        store: StoreId,
+        run: Run,
+        disk: Disk,
+        randomness: Randomness,
+        sizes: Sizes,
+    ) -> None:
+        self.store = store
+        self.run = run
+        self.disk = disk
+        self.randomness = randomness
+        self.sizes = sizes
+        self.pool = ThreadPoolExecutor(POOL_MAX_COUNT, thread_name_prefix="meta-mirror")
+        self._paths = dict(drives)
+        self._fences: dict[DriveId, File] = {}
+        self._generation = -1
+        self._state: State | None = None
+        self._view: View | None = None
+        self._mirrors: MirrorSet | None = None
+
+    @property
+    def state(self) -> State:
+        assert self._state is not None
+        return self._state
+
+    @property
+    def view(self) -> View:
+        assert self._view is not None
+        return self._view
+
+    @property
+    def mirrors(self) -> MirrorSet:
+        assert self._mirrors is not None
+        return self._mirrors
+
+    @property
+    def paths(self) -> dict[DriveId, Path]:
+        """Where every drive's metadata directory is, as far as any process has said."""
+        shared = {DriveId(drive): Path(path) for drive, path in self._state.paths.items()} if self._state else {}
+        return shared | self._paths
+
+    # Opening and closing.
+
+    def start(self) -> None:
+        """Join the processes that have the store open; if there are none, find what is newest and put it right.
+
+        Raises NotFound when there is no metadata on any drive, Unavailable when what is newest cannot be proven,
+        Corrupt when more was lost than the store was made for.
+        """
+        if not self.run.join():
+            self._reopen()
+            self._fence(self.state.run)
+            if not set(self._paths) <= set(map(DriveId, self.state.paths)):
+                self._publish(msgspec.structs.replace(self.state, paths=self._path_strings()))
+            self.follow()
+            return
+        identity = self.randomness.bytes(16)
+        self._fence(identity)
+        self.run.tight = False
+        try:
+            self._recover(identity)
+        except Unavailable as error:
+            self._open_read_only(identity, error)
+
+    def leave(self) -> None:
+        """The orderly end: who is the last to leave syncs the view, so that the next start may believe it."""
+        if self._view is None or not self.run.is_alone() or self.run.dirty != CLEAN:
+            return
+        try:
+            self.view.sync()
+            with self.view.reading() as transaction:
+                position = self.view.position(transaction)
+            write_origin(self.disk, self.view.path, encode_position(position))
+        except (OSError, lmdb.Error, Corrupt):
+            # The next start makes it again.
+            return
+
+    def close(self) -> None:
+        """Let go of everything. No thread uses the store any more."""
+        if self._view is not None:
+            self._view.close()
+        if self._mirrors is not None:
+            self._mirrors.close()
+        for fence in self._fences.values():
+            fence.close()
+        self.pool.shutdown()
+
+    def _fence(self, identity: bytes) -> None:
+        """Mark every drive as open by this run; refuse one that another run has open.
+
+        Processes that do not share the run directory do not share its lock either: two logs would grow.
+        """
+        for drive, path in self._paths.items():
+            if drive in self._fences:
+                continue
+            try:
+                fence = self.disk.open(path / FENCE_NAME, create=True)
+            except OSError:
+                continue
+            self._fences[drive] = fence
+            if not _is_marked(fence, identity):
+                raise Unavailable(
+                    f"{path} is open by processes that use another run directory than {self.run.path}:"
+                    " give every process of a store the same one"
+                )
+
+    # What other processes did meanwhile.
+
+    def follow(self) -> None:
+        """Catch up with what other processes changed, and settle what one that died left behind."""
+        if self.run.generation != self._generation:
+            self._reopen()
+        if self.run.dirty == APPENDING:
+            try:
+                self._roll_forward()
+            except MirrorFailed:
+                self.run.dirty = CHANGING
+            else:
+                self.run.dirty = CLEAN
+        if self.run.dirty == CHANGING:
+            self._recover(self.state.run)
+
+    def _reopen(self) -> None:
+        generation = self.run.generation
+        state = self.run.read_state()
+        before = self._state
+        self._state = state
+        if self._view is None or before is None or before.view != state.view:
+            view = open_view(Path(state.view), state.map_bytes)
+            if self._view is not None:
+                self._view.close()
+            self._view = view
+        if before is None or before.mirrors != state.mirrors:
+            if self._mirrors is not None:
+                self._mirrors.close()
+            paths = self.paths
+            self._mirrors = self._mirror_set([self._mirror(DriveId(drive), paths) for drive in state.mirrors])
+        self._generation = generation
+
+    def _mirror(self, drive: DriveId, paths: Mapping[DriveId, Path]) -> Mirror:
+        return Mirror(self.disk, drive, paths[drive])
+
+    def _mirror_set(self, mirrors: Sequence[Mirror]) -> MirrorSet:
+        return MirrorSet(mirrors, self.pool, self.sizes.segment)
+
+    def _path_strings(self) -> dict[bytes, str]:
+        return {drive: str(path) for drive, path in self.paths.items()}
+
+    def _publish(self, state: State) -> None:
+        """Tell every process; this one has it open already."""
+        self.run.write_state(state)
+        self._state = state
+        self._generation = self.run.generation
+
+    # Committing.
+
+    def commit(self, batch: Sequence[Commit]) -> list[Outcome]:
+        """Commit what can be; the outcome of each. Raises only what concerns the whole batch, none of it applied.
+
+        Ambiguous is raised when a record may have reached a mirror, and could not be finished.
+        """
+        self.follow()
+        try:
+            return self._commit(batch)
+        except lmdb.MapFullError:
+            # The file system was grown past the addresses that were set aside.
+            self._renew_view()
+            return self._commit(batch)
+        except lmdb.Error as error:
+            self._renew_view()
+            raise Unavailable(f"the metadata view had to be made again ({error})") from error
+
+    def _commit(self, batch: Sequence[Commit]) -> list[Outcome]:
+        view = self.view
+        transaction = view.writing()
+        try:
+            position = view.position(transaction)
+            outcomes, accepted = self._check_and_apply(transaction, batch)
+            if not accepted:
+                transaction.abort()
+                return outcomes
+            payload = encode_payload([(commit.token, commit.changes) for commit in accepted])
+            self.run.dirty = APPENDING
+            try:
+                after, failures = self.mirrors.append(position, payload, self.state.epoch)
+            except Full:
+                self.run.dirty = CLEAN
+                self.run.tight = True
+                raise
+            if failures:
+                self._drop(failures, after)
+            view.set_position(transaction, after)
+        except BaseException:
+            transaction.abort()
+            raise
+        self._finish(transaction)
+        return outcomes
+
+    def _check_and_apply(self, transaction: Transaction, batch: Sequence[Commit]) -> tuple[list[Outcome], list[Commit]]:
+        """Apply, one after the other, the commits whose expectations hold; each sees those before it."""
+        view = self.view
+        tight = self.run.tight
+        outcomes: list[Outcome] = []
+        accepted: list[Commit] = []
+        for commit in batch:
+            failed = view.first_failure(transaction, commit.expecting) if commit.expecting else None
+            if failed is not None:
+                outcomes.append(PreconditionFailed(failed=(failed,)))
+                continue
+            if tight and self._grows(transaction, commit):
+                outcomes.append(Full("no room for more metadata; deleting goes on"))
+                continue
+            outcomes.append(None)
+            if commit.changes:
+                view.apply(transaction, commit.token, commit.changes)
+                accepted.append(commit)
+        return outcomes, accepted
+
+    def _grows(self, transaction: Transaction, commit: Commit) -> bool:
+        """Whether the map would hold more bytes after a commit than before."""
+        last = {change[0]: change for change in commit.changes}
+        before = sum(self.view.row_bytes(transaction, key) for key in last)
+        token_bytes = len(commit.token)
+        after = sum(token_bytes + sum(map(len, change)) for change in last.values() if len(change) == 2)
+        return after > before
+
+    def _finish(self, transaction: Transaction) -> None:
+        """Let readers see a batch that is durable on the mirrors."""
+        try:
+            transaction.commit()
+        except lmdb.Error:
+            # Durable it is, and the log has it: make room, and apply it from there; or else make the view again.
+            self.run.tight = True
+            self.mirrors.each(Mirror.give_up_reserve)
+            try:
+                self._roll_forward()
+            except lmdb.Error:
+                self._renew_view()
+            except MirrorFailed:
+                self.run.dirty = CHANGING
+                self._recover(self.state.run)
+        self.run.dirty = CLEAN
+
+    def _drop(self, failures: Failures, position: Position) -> None:
+        """Go on without the mirrors that failed: a new epoch, before the record that lost them is acknowledged."""
+        self.run.dirty = CHANGING
+        rest = [mirror for mirror in self.mirrors.mirrors if mirror not in failures]
+        if not rest:
+            raise Ambiguous(f"no mirror of the metadata took the commit: {'; '.join(map(str, failures.values()))}")
+        try:
+            self._new_epoch(hear(self.disk, self.store, self.paths), rest, position)
+        except Unavailable as error:
+            raise Ambiguous(f"a mirror of the metadata was lost, and {error}") from error
+        for mirror in failures:
+            mirror.close()
+        self.run.dirty = APPENDING
+
+    # Putting right.
+
+    def _new_epoch(self, testimony: Testimony, mirrors: Sequence[Mirror], position: Position | None) -> None:
+        """Establish an epoch with these mirrors, and publish it."""
+        newest = testimony.newest
+        check_quorum(testimony, newest)
+        proposal = msgspec.structs.replace(
+            newest,
+            mirrors=tuple(mirror.drive for mirror in mirrors),
+            sequence=newest.sequence if position is None else position.sequence,
+        )
+        accepted = establish(self.disk, self.paths, testimony, proposal, self.pool)
+        self._mirrors = self._mirror_set(mirrors)
+        if self._state is not None and self._view is not None:
+            self._publish(self._state_of(accepted, self.state.run, ""))
+
+    def _state_of(self, witness: Witness, identity: bytes, writable: str) -> State:
+        return State(
+            run=identity,
+            epoch=witness.epoch,
+            mirrors=witness.mirrors,
+            roster=witness.roster,
+            losses=witness.losses,
+            metacopies=witness.metacopies,
+            paths=self._path_strings(),
+            view=str(self.view.path),
+            map_bytes=map_bytes(self.disk, self.view.path),
+            writable=writable,
+        )
+
+    def _hear(self) -> tuple[Testimony, Witness]:
+        testimony = hear(self.disk, self.store, self.paths)
+        if not testimony.witnesses:
+            reasons = "; ".join(testimony.silent.values())
+            if all(not self.disk.exists(path / "witness") for path in self.paths.values()):
+                raise NotFound(f"no metadata of this store on any drive: {reasons}")
+            raise Corrupt(f"no drive's witness is whole: {reasons}")
+        newest = testimony.newest
+        check_quorum(testimony, newest)
+        return testimony, newest
+
+    def _reachable(self, testimony: Testimony, newest: Witness) -> list[Mirror]:
+        paths = self.paths
+        mirrors = [
+            self._mirror(DriveId(drive), paths) for drive in newest.mirrors if DriveId(drive) in testimony.witnesses
+        ]
+        if not mirrors:
+            missing = ", ".join(
+                f"{drive.hex()} ({testimony.silent.get(DriveId(drive), 'not given')})" for drive in newest.mirrors
+            )
+            raise Unavailable(f"every mirror of the newest metadata is missing: {missing}; bring back one of them")
+        return mirrors
+
+    def _recover(self, identity: bytes) -> None:
+        """Find the newest epoch, establish the next with the mirrors that there are, and complete the log on them."""
+        self.run.dirty = CHANGING
+        testimony, newest = self._hear()
+        mirrors = self._reachable(testimony, newest)
+        while True:
+            # Commits may follow from here on, so first of all this epoch must be the one that every start sees.
+            accepted = establish(
+                self.disk,
+                self.paths,
+                testimony,
+                msgspec.structs.replace(newest, mirrors=tuple(mirror.drive for mirror in mirrors)),
+                self.pool,
+            )
+            if self._mirrors is not None:
+                self._mirrors.close()
+            self._mirrors = self._mirror_set(mirrors)
+            bad = self._complete(newest)
+            if not bad:
+                break
+            mirrors = [mirror for mirror in mirrors if mirror not in bad]
+            if not mirrors:
+                raise Corrupt("no mirror of the metadata could be read to its end")
+            testimony, newest = self._hear()
+        self._publish(self._state_of(accepted, identity, ""))
+        self.run.dirty = CLEAN
+
+    def _complete(self, newest: Witness) -> list[Mirror]:
+        """Bring view and mirrors to the log's end; the mirrors with which that did not go."""
+        mirrors = self.mirrors.mirrors
+        if self._view is None:
+            self._view = find_view(self.disk, mirrors) or self._build()
+        try:
+            position = self._roll_forward()
+        except MirrorFailed as failure:
+            return [failure.mirror]
+        except (lmdb.Error, Corrupt):
+            # Once more from the checkpoint; if that does not help, it was not the view.
+            self._view.close()
+            self._view = self._build()
+            try:
+                position = self._roll_forward()
+            except MirrorFailed as failure:
+                return [failure.mirror]
+        if position.sequence < newest.sequence:
+            raise Corrupt(
+                f"the log ends with record {position.sequence}, and had {newest.sequence}: commits were lost to more"
+                " failures than the store was made for; restore the metadata from a backup"
+            )
+        return [mirror for mirror in mirrors if not _confirms(mirror, position)]
+
+    def _open_read_only(self, identity: bytes, reason: Unavailable) -> None:
+        """Serve what is known to be newest although no new epoch can be established. Raises Unavailable, Corrupt."""
+        testimony, newest = self._hear()
+        mirrors = self._reachable(testimony, newest)
+        self._mirrors = self._mirror_set(mirrors)
+        self._view = find_view(self.disk, mirrors)
+        if self._view is None:
+            self._view = self._build()
+            try:
+                self._roll_forward()
+            except MirrorFailed as failure:
+                raise reason from failure
+        self._publish(self._state_of(newest, identity, str(reason)))
+
+    def _build(self) -> View:
+        try:
+            return build_view(self.disk, self.randomness, self.store, self.mirrors.mirrors)
+        except OSError as error:
+            raise Unavailable(f"the metadata view cannot be made: {error}") from error
+
+    def _renew_view(self) -> None:
+        """Make the view again from checkpoint and log, and move every process to it."""
+        old = self.view
+        self._view = self._build()
+        self._roll_forward()
+        self._publish(
+            msgspec.structs.replace(
+                self.state, view=str(self._view.path), map_bytes=map_bytes(self.disk, self._view.path)
+            )
+        )
+        discard_view(old)
+
+    def replace_view(self) -> None:
+        """Make the view again because a reader found it damaged, unless that was done meanwhile."""
+        generation = self._generation
+        self.follow()
+        if generation == self._generation:
+            self._renew_view()
+
+    def _roll_forward(self) -> Position:
+        """Apply what the log holds behind the view's position; where that leads."""
+        view = self.view
+        transaction = view.writing()
+        try:
+            position = view.position(transaction)
+            pending = 0
+            for after, record in self.mirrors.roll_forward(position):
+                position = after
+                for token, changes in decode_payload(record.payload):
+                    view.apply(transaction, token, changes)
+                pending += record.length
+                if pending >= _REPLAY_BYTES:
+                    view.set_position(transaction, position)
+                    transaction.commit()
+                    transaction = view.writing()
+                    pending = 0
+            view.set_position(transaction, position)
+            transaction.commit()
+        except BaseException:
+            transaction.abort()
+            raise
+        return position
+
+
+def _confirms(mirror: Mirror, position: Position) -> bool:
+    try:
+        return mirror.confirms(position)
+    except OSError:
+        return False
+
+
+def _is_marked(fence: File, identity: bytes) -> bool:
+    """Whether a fence carries this run's mark, now that it is held; unless others hold it, it is set."""
+    try:
+        fence.lock(exclusive=True)
+        fence.write((identity,), 0)
+    except BlockingIOError:
+        pass
+    try:
+        fence.lock(exclusive=False)
+    except BlockingIOError:
+        return False
+    there = bytearray(len(identity))
+    fence.read_into(memoryview(there), 0)
+    return there == identity

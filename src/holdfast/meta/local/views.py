@@ -1,0 +1,169 @@
+"""Where the view is, whether it may be believed, and how it is made again.
+
+Rules. A view lies in `view-<random>` on a mirror's drive, beside a file `origin`: the mount it was written under, and,
+after an orderly end, the position at which it was synced. It is believed while the mount is the same (what a killed
+process wrote is still there), or when it still stands where the orderly end left it. Otherwise it is made again from
+the newest checkpoint that is whole on any mirror. A view without a position was not finished.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from holdfast.core.clock import Randomness
+from holdfast.core.disk import Disk
+from holdfast.core.errors import Corrupt
+from holdfast.core.ids import StoreId
+from holdfast.meta.local.checkpoint import CheckpointReader, checkpoint_name, checkpoint_numbers
+from holdfast.meta.local.log import Position, encode_position, genesis
+from holdfast.meta.local.mirror import Mirror
+from holdfast.meta.local.view import View, open_view
+
+PREFIX = "view-"
+ORIGIN_NAME = "origin"
+
+# The map only takes up addresses. A view is at most as large as its file system, which may be grown while it is open.
+_MAP_FACTOR = 4
+_MAP_MIN_BYTES = 1 << 36
+
+# Blocks of a checkpoint that are loaded in one transaction.
+_BLOCKS_PER_TRANSACTION = 64
+
+
+class Origin(msgspec.Struct, array_like=True, frozen=True):
+    mount: str
+    synced: bytes
+    """The encoded position of an orderly end; empty while the view is in use."""
+
+
+def map_bytes(disk: Disk, path: Path) -> int:
+    """Addresses to set aside for a view under `path`."""
+    return max(_MAP_MIN_BYTES, _MAP_FACTOR * disk.space(path).total)
+
+
+def write_origin(disk: Disk, view: Path, synced: bytes) -> None:
+    origin = Origin(disk.mount(view), synced)
+    disk.replace_file(view / ORIGIN_NAME, msgspec.msgpack.encode(origin))
+
+
+def find_view(disk: Disk, mirrors: Sequence[Mirror]) -> View | None:
+    """The view of an earlier run that may be believed and that the log confirms; the others are removed."""
+    believed: View | None = None
+    for mirror in mirrors:
+        for name in disk.list_directory(mirror.path):
+            if not name.startswith(PREFIX):
+                continue
+            view = None if believed else _believable(disk, mirror.path / name, mirrors)
+            if view is None:
+                shutil.rmtree(mirror.path / name, ignore_errors=True)
+            else:
+                believed = view
+    return believed
+
+
+def _believable(disk: Disk, path: Path, mirrors: Sequence[Mirror]) -> View | None:
+    try:
+        origin = msgspec.msgpack.decode(disk.read_file(path / ORIGIN_NAME), type=Origin)
+        same_mount = origin.mount == disk.mount(path)
+        if not same_mount and not origin.synced:
+            return None
+        view = open_view(path, map_bytes(disk, path))
+    except (OSError, msgspec.MsgspecError, lmdb.Error):
+        return None
+    try:
+        with view.reading() as transaction:
+            position = view.position(transaction)
+        if (same_mount or origin.synced == encode_position(position)) and any(
+            mirror.confirms(position) for mirror in mirrors
+        ):
+            write_origin(disk, path, b"")
+            return view
+    except (OSError, Corrupt, lmdb.Error):
+        pass
+    view.close()
+    return None
+
+
+def build_view(disk: Disk, randomness: Randomness, store: StoreId, mirrors: Sequence[Mirror]) -> View:
+    """A new view at the position of the newest checkpoint that is whole on any mirror.
+
+    It lies on the first mirror that takes it. Raises Corrupt when no checkpoint is whole and the log's beginning is
+    gone, OSError when no mirror takes a view.
+    """
+    failure: Exception | None = None
+    for mirror in mirrors:
+        path = mirror.path / f"{PREFIX}{randomness.bytes(8).hex()}"
+        try:
+            disk.make_directory(path)
+            view = open_view(path, map_bytes(disk, mirror.path), create=True)
+        except (OSError, lmdb.Error) as error:
+            failure = error
+            continue
+        try:
+            position = _load(disk, store, view, mirrors)
+            with view.writing() as transaction:
+                view.set_position(transaction, position)
+            write_origin(disk, path, b"")
+        except (OSError, lmdb.Error) as error:
+            failure = error
+            discard_view(view)
+        except Corrupt:
+            discard_view(view)
+            raise
+        else:
+            return view
+    raise OSError(f"no mirror takes a view: {failure}") from failure
+
+
+def discard_view(view: View) -> None:
+    """Close a view and remove it; processes that still read it keep what they mapped."""
+    view.close()
+    shutil.rmtree(view.path, ignore_errors=True)
+
+
+def _load(disk: Disk, store: StoreId, view: View, mirrors: Sequence[Mirror]) -> Position:
+    """Fill an empty view from the best checkpoint; the checkpoint's position."""
+    candidates: list[tuple[int, Path]] = []
+    for mirror in mirrors:
+        try:
+            numbers = checkpoint_numbers(disk.list_directory(mirror.path))
+        except OSError:
+            continue
+        candidates.extend((number, mirror.path / checkpoint_name(number)) for number in numbers)
+    for _, path in sorted(candidates, key=lambda candidate: -candidate[0]):
+        try:
+            return load_checkpoint(disk, store, view, path)
+        except (OSError, Corrupt):
+            view.empty()
+    if any(1 in mirror.segments() for mirror in mirrors):
+        return genesis(store)
+    raise Corrupt(
+        "no checkpoint of the metadata is whole on any mirror, and the log no longer reaches back to its beginning:"
+        " restore the metadata from a backup"
+    )
+
+
+def load_checkpoint(disk: Disk, store: StoreId, view: View, path: Path) -> Position:
+    """Fill an empty view from one checkpoint. Raises Corrupt, with the view half full, OSError."""
+    reader = CheckpointReader(disk, path)
+    try:
+        head = reader.head()
+        if head.store != store:
+            raise Corrupt(f"{path} belongs to another store")
+        transaction = view.writing()
+        try:
+            for number, rows in enumerate(reader.blocks(), 1):
+                view.load(transaction, rows)
+                if number % _BLOCKS_PER_TRANSACTION == 0:
+                    transaction.commit()
+                    transaction = view.writing()
+            transaction.commit()
+        except BaseException:
+            transaction.abort()
+            raise
+    finally:
+        reader.close()
+    return head.position

@@ -1,0 +1,204 @@
+"""The witness: a small file on every drive that says which mirrors hold the newest commits. docs/formats/witness.md.
+
+The mirrors of an epoch all hold every commit that was acknowledged in it. Whoever starts must find the newest epoch
+whichever `losses` drives are gone, and must never take an older mirror for a current one. The roster's N drives
+therefore act as the acceptors of a Paxos register with uneven quorums, whose proposers take turns under a lock:
+
+1. read the witnesses: at least N - losses of them, or refuse;
+2. promise: write a number above every one seen to at least N - losses drives;
+3. accept: write that number as the epoch, with its mirrors, to at least losses + 1 drives.
+
+Any N - losses drives meet any losses + 1. So (a) a start sees the newest epoch that was accepted; (b) epochs rise in
+the order in which they were proposed, even when one that was accepted by too few drives went unseen for a while,
+because the promise before it was seen; (c) whoever proposes an epoch knew the newest one before it, so its mirrors
+hold every commit acknowledged till then. No commit is acknowledged between a proposal that failed and the next one
+that was accepted. Hence any mirror of the highest epoch that is seen holds every acknowledged commit, whether or not
+enough drives accepted that epoch.
+
+A change of the roster, too, is an epoch: it is promised and accepted by quorums of the old and of the new roster.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+
+from holdfast.core.disk import Disk
+from holdfast.core.errors import Corrupt, Unavailable
+from holdfast.core.ids import RANDOM_ID_BYTES, DriveId, StoreId
+
+MAGIC = b"HFW1"
+FILE_NAME = "witness"
+_HASH_BYTES = 32
+_HEADER = struct.Struct("<4sI")
+
+# 255 drives in roster and mirrors take under 10 KiB.
+PAYLOAD_MAX_BYTES = 64 * 1024
+
+
+class Witness(msgspec.Struct, array_like=True, frozen=True):
+    """What one drive remembers."""
+
+    store: bytes
+    drive: bytes
+    promised: int
+    """No epoch up to this number will be accepted from anyone who did not promise it."""
+    epoch: int
+    mirrors: tuple[bytes, ...]
+    roster: tuple[bytes, ...]
+    losses: int
+    metacopies: int
+    sequence: int
+    """The log had at least this many records when the epoch was proposed."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Witness)
+
+
+def encode_witness(witness: Witness) -> bytes:
+    payload = _encoder.encode(witness)
+    head = _HEADER.pack(MAGIC, len(payload))
+    return head + payload + blake3(head + payload).digest()
+
+
+def decode_witness(raw: bytes) -> Witness:
+    """Raises Corrupt."""
+    if len(raw) < _HEADER.size or len(raw) > _HEADER.size + PAYLOAD_MAX_BYTES + _HASH_BYTES:
+        raise Corrupt("not a witness")
+    magic, length = _HEADER.unpack_from(raw)
+    end = _HEADER.size + length
+    if magic != MAGIC or len(raw) != end + _HASH_BYTES or blake3(raw[:end]).digest() != raw[end:]:
+        raise Corrupt("a witness is damaged")
+    try:
+        witness = _decoder.decode(raw[_HEADER.size : end])
+    except msgspec.MsgspecError as error:
+        raise Corrupt("a witness is not well formed") from error
+    ids = (witness.store, witness.drive, *witness.mirrors, *witness.roster)
+    if any(len(name) != RANDOM_ID_BYTES for name in ids) or not set(witness.mirrors) <= set(witness.roster):
+        raise Corrupt("a witness contradicts itself")
+    return witness
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What the drives that could be asked remember, and what became of the others."""
+
+    witnesses: dict[DriveId, Witness]
+    silent: dict[DriveId, str]
+    """Why a drive's witness was not heard."""
+
+    @property
+    def newest(self) -> Witness:
+        """The highest epoch that any drive accepted. There must be one."""
+        return max(self.witnesses.values(), key=lambda witness: witness.epoch)
+
+    @property
+    def highest(self) -> int:
+        """The highest number that any drive has seen."""
+        return max(max(witness.promised, witness.epoch) for witness in self.witnesses.values())
+
+
+def hear(disk: Disk, store: StoreId, paths: Mapping[DriveId, Path]) -> Testimony:
+    """Read the witness of every drive that there is."""
+    witnesses: dict[DriveId, Witness] = {}
+    silent: dict[DriveId, str] = {}
+    for drive, path in paths.items():
+        try:
+            witness = decode_witness(disk.read_file(path / FILE_NAME))
+        except FileNotFoundError:
+            silent[drive] = f"{path} holds no metadata"
+        except OSError as error:
+            silent[drive] = f"{path} cannot be read ({error.strerror})"
+        except Corrupt:
+            silent[drive] = f"the witness in {path} is damaged"
+        else:
+            if witness.store != store:
+                silent[drive] = f"{path} belongs to another store"
+            elif witness.drive != drive:
+                silent[drive] = f"{path} belongs to another drive, {witness.drive.hex()}"
+            else:
+                witnesses[drive] = witness
+    return Testimony(witnesses, silent)
+
+
+def check_quorum(testimony: Testimony, wanted: Witness) -> None:
+    """Raises Unavailable, naming what is missing, unless enough of the roster was heard to prove what is newest."""
+    heard = [drive for drive in wanted.roster if drive in testimony.witnesses]
+    need = max(1, len(wanted.roster) - wanted.losses)
+    if len(heard) >= need:
+        return
+    missing = [
+        f"{drive.hex()} ({testimony.silent.get(DriveId(drive), 'not given')})"
+        for drive in wanted.roster
+        if drive not in testimony.witnesses
+    ]
+    raise Unavailable(
+        f"cannot prove that the newest metadata is here: {len(heard)} of the store's {len(wanted.roster)} drives"
+        f" answer, {need} are needed. Missing: {', '.join(missing)}. Bring back at least {need - len(heard)} of them."
+    )
+
+
+def _write(
+    disk: Disk, paths: Mapping[DriveId, Path], witnesses: Iterable[Witness], pool: ThreadPoolExecutor
+) -> set[bytes]:
+    """Write witnesses to their drives at the same time; which drives have theirs on stable storage."""
+
+    def write(witness: Witness) -> bytes | None:
+        path = paths[DriveId(witness.drive)]
+        try:
+            disk.replace_file(path / FILE_NAME, encode_witness(witness))
+        except OSError:
+            return None
+        return witness.drive
+
+    return {drive for drive in pool.map(write, witnesses) if drive is not None}
+
+
+def _check_written(what: str, written: set[bytes], roster: Sequence[bytes], need: int) -> None:
+    count = len(written & set(roster))
+    if count < need:
+        missing = ", ".join(drive.hex() for drive in roster if drive not in written)
+        raise Unavailable(
+            f"{what} was written to {count} of {need} drives: the metadata stays read-only until {missing} come back"
+        )
+
+
+def establish(
+    disk: Disk,
+    paths: Mapping[DriveId, Path],
+    testimony: Testimony,
+    proposal: Witness,
+    pool: ThreadPoolExecutor,
+) -> Witness:
+    """Promise and accept an epoch with the proposal's mirrors and roster; its number is made up here.
+
+    Returns what was accepted. Raises Unavailable when too few drives can be written: then nothing may be committed
+    before another call succeeds. Only under the store's lock, with a testimony that was heard under it.
+    """
+    old = testimony.newest
+    number = testimony.highest + 1
+    drives = [DriveId(drive) for drive in dict.fromkeys((*old.roster, *proposal.roster)) if drive in paths]
+    # A drive whose witness is silent (empty, foreign, damaged) is asked only when the proposal takes it in anew.
+    asked = [drive for drive in drives if drive in testimony.witnesses or drive not in old.roster]
+    promises = [
+        msgspec.structs.replace(testimony.witnesses.get(drive, proposal), drive=drive, promised=number)
+        if drive in testimony.witnesses
+        else msgspec.structs.replace(old, drive=drive, promised=number, epoch=0, mirrors=())
+        for drive in asked
+    ]
+    promised = _write(disk, paths, promises, pool)
+    for witness in (old, proposal):
+        need = max(len(witness.roster) - witness.losses, 1)
+        _check_written(f"epoch {number}", promised, witness.roster, need)
+    accepted = msgspec.structs.replace(proposal, promised=number, epoch=number)
+    written = _write(
+        disk, paths, [msgspec.structs.replace(accepted, drive=drive) for drive in asked if drive in promised], pool
+    )
+    for witness in (old, proposal):
+        _check_written(f"epoch {number}", written, witness.roster, witness.losses + 1)
+    return accepted
