@@ -21,7 +21,7 @@ from holdfast.core.clock import Randomness
 from holdfast.core.errors import AccessDenied, Corrupt, InvalidRequest
 from holdfast.core.ids import Buffer
 from holdfast.crypto.derive import KEY_BYTES, Context, derive
-from holdfast.crypto.keyring import Keyring, decode_keyring, encode_keyring
+from holdfast.crypto.keyring import UNDECODABLE, Keyring, decode_keyring, encode_keyring
 from holdfast.crypto.once import open_once, seal_once
 
 VERSION = 1
@@ -193,7 +193,7 @@ def _decode_wrapped(wrapped: Buffer) -> tuple[_WrappedDocument, _HeaderDocument,
             if passphrase is not None
             else None
         )
-    except (msgspec.MsgspecError, InvalidRequest) as error:
+    except (*UNDECODABLE, InvalidRequest) as error:
         raise Corrupt("a wrapped keyring cannot be decoded") from error
     if (
         document.checksum != _checksum(document.header + document.ciphertext)

@@ -135,6 +135,9 @@ class _KeyringDocument(msgspec.Struct, array_like=True, frozen=True):
 
 _decoder = msgspec.msgpack.Decoder(_KeyringDocument)
 
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises for bytes that are no document: the last two for text that is no UTF-8, and deep nesting."""
+
 
 def encode_keyring(keyring: Keyring) -> bytes:
     """The keyring document: every secret in the clear."""
@@ -149,7 +152,7 @@ def decode_keyring(data: Buffer) -> Keyring:
     """The keyring of a document. Raises Corrupt."""
     try:
         document = _decoder.decode(data)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         # Its message might quote what it read.
         raise Corrupt("a keyring document cannot be decoded") from None
     if document.version != VERSION:
