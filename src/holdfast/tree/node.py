@@ -139,12 +139,13 @@ class Node:
         return keys
 
     def _check(self) -> None:
-        if not self.ends[0] or any(one >= after for one, after in pairwise(self.ends)):
+        lengths = [end - start for start, end in pairwise((0, *self.ends))]
+        if min(lengths) < 1:
             raise Corrupt("a node's ends do not grow")
-        if any(not 0 < length <= SEALED_BLOCK_MAX_BYTES for length in self._lengths):
-            raise Corrupt("a node names a sealed block of impossible length")
-        if self.level == 1 and max(map(self.length, range(len(self)))) > BLOCK_MAX_BYTES:
+        if self.level == 1 and max(lengths) > BLOCK_MAX_BYTES:
             raise Corrupt("a node names a data block of impossible length")
+        if min(self._lengths) < 1 or max(self._lengths) > SEALED_BLOCK_MAX_BYTES:
+            raise Corrupt("a node names a sealed block of impossible length")
 
 
 def open_node(sealer: BlockSealer, walk_key: bytes, sealed: Buffer, *, level: int, size: int) -> Node:
@@ -158,7 +159,9 @@ def open_node(sealer: BlockSealer, walk_key: bytes, sealed: Buffer, *, level: in
 
 
 def _decode_codes(column: bytes) -> list[Code]:
-    """One `Code` object for each code, however many children share it: there are few."""
+    """One `Code` object for each code, however many children share it: mostly all do."""
+    if column == column[:_CODE_BYTES] * (len(column) // _CODE_BYTES):
+        return [decode_code(column[:_CODE_BYTES])] * (len(column) // _CODE_BYTES)
     known: dict[bytes, Code] = {}
     codes = []
     for at in range(0, len(column), _CODE_BYTES):
