@@ -31,7 +31,7 @@ from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, Fragme
 from holdfast.drives.limits import check_fragment_limits
 from holdfast.drives.reader import Reader
 from holdfast.drives.records import PAGE_BYTES, Kind
-from holdfast.drives.reserve import Reserve
+from holdfast.drives.reserve import RESERVE_MAX_BYTES, Reserve
 from holdfast.drives.rows import Row
 from holdfast.drives.segments import ALLOCATION_STEP_BYTES, SEGMENT_MAX_BYTES
 
@@ -51,6 +51,7 @@ class DriveSizes:
     segment: int = SEGMENT_MAX_BYTES
     allocation: int = ALLOCATION_STEP_BYTES
     index_map: int = MAP_BYTES
+    reserve: int = RESERVE_MAX_BYTES
 
 
 class DirectoryDrive:
@@ -213,9 +214,7 @@ async def open_drive(
     """
     chosen = sizes if sizes is not None else DriveSizes()
     buffers = pool if pool is not None else BufferPool()
-    identity, index, reserve = await asyncio.to_thread(
-        _open_parts, directory, disk, randomness, store, drive, chosen.index_map
-    )
+    identity, index, reserve = await asyncio.to_thread(_open_parts, directory, disk, randomness, store, drive, chosen)
     committer = Committer(
         directory,
         identity.drive,
@@ -233,14 +232,14 @@ async def open_drive(
 
 
 def _open_parts(
-    directory: Path, disk: Disk, randomness: Randomness, store: StoreId, drive: DriveId | None, map_bytes: int
+    directory: Path, disk: Disk, randomness: Randomness, store: StoreId, drive: DriveId | None, sizes: DriveSizes
 ) -> tuple[Identity, Index, Reserve]:
     identity = read_identity(disk, directory)
     check_identity(identity, directory, store=store, drive=drive)
     try:
-        reserve = Reserve(disk, directory)
+        reserve = Reserve(disk, directory, sizes.reserve)
         reserve.refill()
-        index = _acquire(directory, disk, identity.drive, randomness, map_bytes, reserve)
+        index = _acquire(directory, disk, identity.drive, randomness, sizes.index_map, reserve)
         try:
             adopt_segments(directory, disk, index)
         except Full:

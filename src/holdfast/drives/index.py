@@ -162,13 +162,8 @@ class Index:
         disk.make_directory(self._segments)
         self._gate = disk.open(self._root / "gate", create=True)
         self._users = disk.open(self._root / "users", create=True)
-        try:
-            with self._deciding():
-                self._open_or_rebuild()
-        except BaseException:
-            self._users.close()
-            self._gate.close()
-            raise
+        with self._deciding():
+            self._open_or_rebuild()
 
     # Reading
 
@@ -319,7 +314,9 @@ class Index:
                 self._environment = None
             if not self._disk.exists(self._directory / IDENTITY_NAME):
                 raise NodeDown(f"{self._directory} is no Holdfast drive any more: mount the disk, or replace the drive")
+            self._disk.make_directory(self._root)
             with self._deciding():
+                self._restore_locks()
                 try:
                     state = self._read_state()
                     if state.environment == error.environment:
@@ -327,6 +324,18 @@ class Index:
                     self._open_environment(state.environment)
                 except (Corrupt, StaleIndex):
                     self._rebuild()
+
+    def _restore_locks(self) -> None:
+        """Somebody may have deleted the whole index, lock files and all.
+
+        Whoever still holds the old ones and goes on writing had synced that record before the files went: a rebuild
+        finds it in its segment.
+        """
+        if not self._gate.is_at(self._root / "gate"):
+            self._gate = self._disk.open(self._root / "gate", create=True)
+        if not self._users.is_at(self._root / "users"):
+            self._users = self._disk.open(self._root / "users", create=True)
+            self._lock(self._users, exclusive=False)
 
     def _open_or_rebuild(self) -> None:
         try:

@@ -30,13 +30,13 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Reserve:
     """The reserve of one drive."""
 
-    def __init__(self, disk: Disk, directory: Path) -> None:
+    def __init__(self, disk: Disk, directory: Path, max_bytes: int = RESERVE_MAX_BYTES) -> None:
         self._disk = disk
         self._directory = directory
         self._path = directory / RESERVE_NAME
         total = disk.space(directory).total
-        self._target = min(RESERVE_MAX_BYTES, total // RESERVE_SHARE)
-        self.headroom = min(HEADROOM_BYTES, total // RESERVE_SHARE)
+        self._target = min(max_bytes, total // RESERVE_SHARE)
+        self.headroom = min(HEADROOM_BYTES, self._target)
 
     def size(self) -> int:
         file = self._disk.open(self._path, create=True)
