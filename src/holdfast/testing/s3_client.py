@@ -37,6 +37,10 @@ class NoAnswer(Exception):
     """The request may have been carried out, or not, or may be yet."""
 
 
+class NotSent(NoAnswer):
+    """The connection could not even be opened: nothing was carried out, nor will be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -100,7 +104,7 @@ class S3Client:
         headers: Mapping[str, str] | None = None,
         body: Buffer = b"",
     ) -> Answer:
-        """One request and its answer, whatever the status. Raises NoAnswer."""
+        """One request and its answer, whatever the status. Raises NoAnswer, and NotSent if it surely did nothing."""
         query = list(query)
         payload = sha256(body).hexdigest() if len(body) <= HEAD_MAX_BYTES else UNSIGNED
         given = {"host": self._host, "content-length": str(len(body)), **(headers or {})}
@@ -110,6 +114,9 @@ class S3Client:
         head = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode()
         try:
             connection = self._connect()
+        except OSError as error:
+            raise NotSent(f"{method} {path}: {error!r}") from error
+        try:
             if len(body) <= HEAD_MAX_BYTES:
                 connection.sendall(head + bytes(body))
             else:

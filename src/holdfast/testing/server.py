@@ -6,10 +6,12 @@ a file and shown when it does not come up.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +70,9 @@ class Server:
         self._prefix = tuple(prefix)
         self._executable = tuple(executable) or (str(Path(sys.executable).with_name("holdfast")),)
         self._process: subprocess.Popen[bytes] | None = None
+        # On tmpfs as in real life: it outlives processes and not a power cut.
+        self.run_directory = Path(tempfile.mkdtemp(prefix="holdfast-test-", dir="/dev/shm"))
+        self.metrics_address = ("127.0.0.1", free_port())
         self.address = ("127.0.0.1", free_port())
 
     @property
@@ -83,8 +88,8 @@ class Server:
     def __enter__(self) -> Self:
         try:
             self.start()
-        except BaseException:
-            self.kill()
+        except BaseException as error:
+            self.__exit__(type(error), None, None)
             raise
         return self
 
@@ -92,6 +97,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+        shutil.rmtree(self.run_directory, ignore_errors=True)
         if error is not None:
             sys.stderr.write(f"--- the server's log, {self.log}\n{self.log_tail()}\n")
 
@@ -108,12 +114,6 @@ class Server:
     def start(self, *, ready_seconds: float = READY_MAX_SECONDS) -> float:
         """Start, and wait until it says that it is ready; the seconds it took."""
         assert self._process is None, "already started"
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")},
-            "HOLDFAST_ROOT_ACCESS_KEY": ACCESS_KEY,
-            "HOLDFAST_ROOT_SECRET_KEY": SECRET_KEY,
-            **self._environment,
-        }
         began = time.monotonic()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - what is run is the caller's choice, that is its purpose
@@ -176,6 +176,17 @@ class Server:
         """kill -9 of one of the server's processes; the others are left to cope."""
         assert any(process.pid == pid for process in self.processes()), "only what belongs to this server is killed"
         _kill(pid)
+
+    def environment(self) -> dict[str, str]:
+        """What the server, and commands on the same store, are started with."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")},
+            "HOLDFAST_ROOT_ACCESS_KEY": ACCESS_KEY,
+            "HOLDFAST_ROOT_SECRET_KEY": SECRET_KEY,
+            "HOLDFAST_METRICS_LISTEN": f"{self.metrics_address[0]}:{self.metrics_address[1]}",
+            "HOLDFAST_RUN_DIR": str(self.run_directory),
+            **self._environment,
+        }
 
     def wait_orphans_gone(self) -> None:
         """After the supervisor was killed: wait until the rest has noticed. Raises TimeoutError if it does not."""
