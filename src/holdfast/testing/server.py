@@ -121,7 +121,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=self.environment(),
                 start_new_session=True,
             )
         self.wait_ready(ready_seconds)
