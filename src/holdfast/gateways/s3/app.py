@@ -88,8 +88,8 @@ class Gateway:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Start-up and shut-down. A start that fails is told to the server, which then does not serve."""
         await receive()
-        manager = self._open_services()
         try:
+            manager = self._open_services()
             self._services = await manager.__aenter__()
         except (HoldfastError, OSError) as error:
             _LOGGER.exception("the store could not be opened")
@@ -268,7 +268,8 @@ class _Exchange:
 
     async def _drain(self) -> None:
         """Take in the rest of a refused body when it is short and on its way already."""
-        if "expect" not in self.headers and (self.body.length or 0) <= DRAIN_MAX_BYTES:
+        length = self.body.wire_length
+        if length and length <= DRAIN_MAX_BYTES and "expect" not in self.headers and self._error != "RequestTimeout":
             await self.body.drain()
 
     def _failed(self, error: S3Error) -> Answer:

@@ -75,6 +75,11 @@ class Body:
             self.length = length
 
     @property
+    def wire_length(self) -> int | None:
+        """Content-Length; None when the sender did not say."""
+        return self._content_length
+
+    @property
     def decoder(self) -> ChunkDecoder | None:
         return self._decoder
 
