@@ -50,7 +50,7 @@ PAGE_COUNT = 200
 ATTEMPTS_MAX_COUNT = 16
 
 
-def open_tag(opener: TagOpener, tag: Buffer) -> TaggedContent:
+def open_tag(opener: TagOpener, /, tag: Buffer) -> TaggedContent:
     """`upkeep.interface.TagOpener` over the keyring's. Raises Corrupt."""
     opened = opener.open(tag)
     return TaggedContent(opened.content, opened.position, opened.epoch)

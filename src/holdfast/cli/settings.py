@@ -108,6 +108,9 @@ OPTIONS = (
     Option("domain", str, None, "NAME", "Also serve BUCKET.NAME, virtual-host style."),
     Option("region", str, "us-east-1", "NAME", "Region that signatures must name."),
     Option("grace", parse_duration, 3600.0, "TIME", "How long deleted blocks are kept for readers and backups."),
+    Option("kek-file", Path, None, "FILE", "The key-encryption key, when it was detached to a file."),
+    Option("passphrase-file", Path, None, "FILE", "The passphrase, when the keyring was detached to one."),
+    Option("access-log", Path, None, "FILE", "Append a line of JSON for each request; - is standard output."),
     Option("run-dir", Path, None, "DIR", "Where processes of this store meet; on tmpfs."),
 )
 
@@ -130,6 +133,9 @@ class Settings:
     domain: str | None
     region: str
     grace: float
+    kek_file: Path | None
+    passphrase_file: Path | None
+    access_log: Path | None
     run_dir: Path | None
 
     def chosen_code(self, drives: int) -> Code:

@@ -1,4 +1,4 @@
-"""The directories that a store is told of: which of them are its drives, which are missing, and how a new store is made.
+"""The directories that a store is told of: which are its drives, which are missing, and how a new store is made.
 
 Rules.
 

@@ -1,0 +1,83 @@
+"""Where the key-encryption key lies, and how it is found.
+
+On one machine it lies on every drive by default (`DIR/keys/kek`, mode 0600), so that a store starts without asking:
+that protects drives that are thrown away one by one, and not against theft of the machine. `keyring detach` takes it
+away, to a file elsewhere or into a passphrase.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from holdfast.core.disk import Disk
+from holdfast.core.errors import AccessDenied, Corrupt, InvalidRequest
+from holdfast.core.ids import Buffer
+from holdfast.crypto.kek import (
+    KeyEncryptionKey,
+    decode_kek_file,
+    encode_kek_file,
+    kek_from_passphrase,
+    passphrase_parameters,
+)
+
+KEYS_NAME = "keys"
+KEK_NAME = "kek"
+
+
+def kek_path(drive: Path) -> Path:
+    return drive / KEYS_NAME / KEK_NAME
+
+
+def write_kek(disk: Disk, drives: Iterable[Path], kek: KeyEncryptionKey) -> None:
+    """Put the key on every drive; durable. Raises OSError."""
+    for drive in drives:
+        disk.make_directory(drive / KEYS_NAME)
+        disk.replace_file(kek_path(drive), encode_kek_file(kek), mode=0o600)
+
+
+def drives_with_kek(disk: Disk, drives: Iterable[Path]) -> list[Path]:
+    """Drives from which a thief would read the key."""
+    return [drive for drive in drives if disk.exists(kek_path(drive))]
+
+
+def find_kek(
+    disk: Disk, drives: Iterable[Path], wrapped: Buffer, *, kek_file: Path | None, passphrase_file: Path | None
+) -> KeyEncryptionKey:
+    """The key that opens this keyring.
+
+    Raises AccessDenied when there is none to be found; says what was looked for.
+    """
+    parameters = passphrase_parameters(wrapped)
+    if parameters is not None:
+        if passphrase_file is None:
+            raise AccessDenied("the keyring is wrapped under a passphrase: give --passphrase-file")
+        return kek_from_passphrase(_read_passphrase(passphrase_file), parameters)
+    if kek_file is not None:
+        return _read_kek_file(disk, kek_file)
+    damaged: list[Path] = []
+    for drive in drives:
+        path = kek_path(drive)
+        if not disk.exists(path):
+            continue
+        try:
+            return decode_kek_file(disk.read_file(path))
+        except (Corrupt, OSError):
+            damaged.append(path)
+    if damaged:
+        raise AccessDenied(f"no readable key on the drives ({damaged[0]} is damaged): give --kek-file, or restore it")
+    raise AccessDenied("the key was detached from the drives: give --kek-file")
+
+
+def _read_kek_file(disk: Disk, path: Path) -> KeyEncryptionKey:
+    try:
+        return decode_kek_file(disk.read_file(path))
+    except OSError as error:
+        raise AccessDenied(f"{path}: {error.strerror}") from None
+
+
+def _read_passphrase(path: Path) -> str:
+    try:
+        return path.read_text().rstrip("\r\n")
+    except OSError as error:
+        raise AccessDenied(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{path} is not text in UTF-8") from None

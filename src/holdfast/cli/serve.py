@@ -1,0 +1,203 @@
+"""`holdfast serve`: make or find the store, say how to reach it, and keep its processes running.
+
+The supervisor is granian's main process; the workers are its children, and so is one upkeep process. It holds nothing
+open: whatever dies is started again and finds its own way, and when the supervisor dies its children end themselves.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvloop
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+
+from holdfast.cli.app import SUPERVISOR_VARIABLE
+from holdfast.cli.opening import find_or_make, open_store
+from holdfast.cli.settings import Settings
+from holdfast.cli.system import SystemClock, SystemRandomness
+from holdfast.core.errors import HoldfastError
+from holdfast.core.limits import KIB
+from holdfast.drives.os_disk import OsDisk
+
+ROOT_ACCESS_KEY_VARIABLE = "HOLDFAST_ROOT_ACCESS_KEY"
+ROOT_SECRET_KEY_VARIABLE = "HOLDFAST_ROOT_SECRET_KEY"  # noqa: S105  the name of a variable
+
+# A worker that dies at once would otherwise be started again without end.
+RESPAWN_SECONDS = 0.5
+
+# Requests in flight are given this long to end when the server is stopped; then they are cut off.
+DRAIN_SECONDS = 30
+
+# Head of a request: S3 allows 8 KiB of metadata headers, and presigned queries and SigV4 need some.
+HEADERS_MAX_BYTES = 64 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What the operator is told once the store is there."""
+
+    made: bool
+    access_key: str
+    secret_key: str
+    drives: int
+    missing: list[str]
+    code: str
+    warnings: list[str]
+
+
+def serve(settings: Settings, echo: Callable[[str], None]) -> None:
+    """Until SIGINT or SIGTERM. Raises HoldfastError when the store cannot be made or opened."""
+    ready = _in_child(lambda: _prepare(settings))
+    os.environ.update(settings.to_environment())
+    os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())
+    for line in banner(settings, ready):
+        echo(line)
+    upkeep = _Upkeep()
+    upkeep.start()
+    try:
+        _granian(settings).serve()
+    finally:
+        upkeep.stop()
+
+
+def banner(settings: Settings, ready: Ready) -> list[str]:
+    """What a newcomer pastes."""
+    host, port = settings.listen
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  compared, not bound
+    shown = f"[{shown}]" if ":" in shown else shown
+    endpoint = f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}"
+    made = "made a new store" if ready.made else "opened the store"
+    lines = [f"Holdfast {made}: {ready.drives} drives, {ready.code}, sync {settings.sync}", ""]
+    lines += [f"  missing: {path}: its data is read from the other drives" for path in ready.missing]
+    lines += [f"  warning: {warning}" for warning in ready.warnings]
+    return [
+        *lines,
+        f"  Endpoint    {endpoint}",
+        f"  Access key  {ready.access_key}",
+        f"  Secret key  {ready.secret_key}",
+        "",
+        f"  aws-cli     AWS_ACCESS_KEY_ID={ready.access_key} AWS_SECRET_ACCESS_KEY={ready.secret_key} "
+        f"aws --endpoint-url {endpoint} --region {settings.region} s3 mb s3://first",
+        f'  boto3       boto3.client("s3", endpoint_url="{endpoint}", aws_access_key_id="{ready.access_key}", '
+        f'aws_secret_access_key="{ready.secret_key}", region_name="{settings.region}")',
+        "",
+    ]
+
+
+async def _open_once(settings: Settings, made: bool) -> Ready:
+    given = None
+    if access_key := os.environ.get(ROOT_ACCESS_KEY_VARIABLE):
+        given = access_key, os.environ.get(ROOT_SECRET_KEY_VARIABLE, "")
+    async with open_store(settings) as opened:
+        access_key, secret = await opened.accounts.ensure_root(given)
+        return Ready(
+            made=made,
+            access_key=access_key,
+            secret_key=secret,
+            drives=len(opened.drives),
+            missing=[str(path) for path in opened.site.missing],
+            code=str(opened.code),
+            warnings=list(opened.site.warnings),
+        )
+
+
+def _prepare(settings: Settings) -> Ready:
+    _, made = find_or_make(settings, OsDisk(), SystemRandomness(), SystemClock())
+    return uvloop.run(_open_once(settings, made))
+
+
+def _in_child(action: Callable[[], Ready]) -> Ready:
+    """Run `action` in a process of its own: LMDB and threads must not be there when workers are forked."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        with os.fdopen(writer, "w") as pipe:
+            try:
+                ready = action()
+                answer: dict[str, Any] = {"ready": {name: getattr(ready, name) for name in Ready.__slots__}}
+                status = 0
+            except HoldfastError as error:
+                answer, status = {"error": str(error)}, 1
+            json.dump(answer, pipe)
+        os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    answer = json.loads(text) if text else {"error": "the store could not be opened; see above"}
+    if "error" in answer:
+        raise HoldfastError(answer["error"])
+    return Ready(**answer["ready"])
+
+
+def _granian(settings: Settings) -> Any:
+    host, port = settings.listen
+    return Granian(
+        "holdfast.cli.app:application",
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers or os.cpu_count() or 1,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(max_buffer_size=HEADERS_MAX_BYTES * 4),
+        websockets=False,
+        ssl_cert=settings.tls_cert,
+        ssl_key=settings.tls_key,
+        respawn_failed_workers=True,
+        respawn_interval=RESPAWN_SECONDS,
+        workers_kill_timeout=DRAIN_SECONDS,
+        log_access=False,
+        log_dictconfig=_LOGGING,
+    )
+
+
+_LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+    "loggers": {"_granian": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+}
+
+
+class _Upkeep:
+    """The upkeep process, started again when it dies."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(DRAIN_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            begun = time.monotonic()
+            self._process = subprocess.Popen([sys.executable, "-m", "holdfast.cli.main", "upkeep"])
+            status = self._process.wait()
+            if not self._stopping.is_set():
+                logging.getLogger(__name__).warning("upkeep ended with status %d; it is started again", status)
+            self._stopping.wait(max(0.0, RESPAWN_SECONDS - (time.monotonic() - begun)))

@@ -1,0 +1,121 @@
+"""Multipart uploads: completion, retries of it, replaced parts, aborts, and what becomes of references."""
+
+import hashlib
+
+import pytest
+
+from holdfast.core.errors import InvalidRequest
+from holdfast.core.limits import PART_MIN_BYTES
+from holdfast.objects.errors import (
+    BucketNotEmpty,
+    EntityTooSmall,
+    InvalidPart,
+    InvalidPartOrder,
+    NoSuchUpload,
+)
+from holdfast.objects.model import CompletedPart, Part, PutOptions
+from tests.unit.objects.world import World, collect
+
+FIRST = bytes(range(256)) * (PART_MIN_BYTES // 256) + b"and a little more"
+LAST = b"the end"
+
+
+@pytest.fixture
+async def world() -> World:
+    return await World.open()
+
+
+async def upload_two(world: World) -> tuple[str, list[Part]]:
+    upload = await world.store.create_upload("bucket", "key", PutOptions(headers={"content-type": "text/x"}))
+    parts = [
+        await world.store.put_part("bucket", "key", upload.id, number, body, PutOptions())
+        for number, body in ((3, FIRST), (7, LAST))
+    ]
+    return upload.id, parts
+
+
+def named(parts: list[Part]) -> list[CompletedPart]:
+    return [CompletedPart(part.number, part.etag) for part in parts]
+
+
+async def test_parts_become_one_object(world: World) -> None:
+    upload, parts = await upload_two(world)
+    done = await world.store.complete_upload("bucket", "key", upload, named(parts), PutOptions())
+    digest = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in (FIRST, LAST))).hexdigest()
+    assert done.etag == f"{digest}-2"
+    reader = await world.store.open_object("bucket", "key")
+    assert reader.info.size == len(FIRST) + len(LAST)
+    assert reader.info.parts == (len(FIRST), len(LAST))
+    assert reader.info.headers == {"content-type": "text/x"}
+    assert await collect(reader.read()) == FIRST + LAST
+    assert await world.live_contents() == 3
+    with pytest.raises(NoSuchUpload):
+        await world.store.list_parts("bucket", "key", upload)
+
+
+async def test_a_retried_complete_is_answered_the_same(world: World) -> None:
+    upload, parts = await upload_two(world)
+    first = await world.store.complete_upload("bucket", "key", upload, named(parts), PutOptions())
+    again = await world.store.complete_upload("bucket", "key", upload, named(parts), PutOptions())
+    assert (again.etag, again.version) == (first.etag, first.version)
+    with pytest.raises(NoSuchUpload):
+        await world.store.complete_upload("bucket", "key", upload, named(parts[:1]), PutOptions())
+
+
+async def test_a_replaced_part_and_a_part_left_out_are_released(world: World) -> None:
+    upload, parts = await upload_two(world)
+    replaced = await world.store.put_part("bucket", "key", upload, 3, FIRST[::-1], PutOptions())
+    await world.store.put_part("bucket", "key", upload, 9, b"left out", PutOptions())
+    with pytest.raises(InvalidPart):
+        await world.store.complete_upload("bucket", "key", upload, named(parts), PutOptions())
+    await world.store.complete_upload("bucket", "key", upload, named([replaced, parts[1]]), PutOptions())
+    reader = await world.store.open_object("bucket", "key")
+    assert await collect(reader.read()) == FIRST[::-1] + LAST
+    assert await world.live_contents() == 3
+
+
+async def test_completion_is_checked(world: World) -> None:
+    upload, parts = await upload_two(world)
+    complete = world.store.complete_upload
+    with pytest.raises(InvalidPartOrder):
+        await complete("bucket", "key", upload, named(parts[::-1]), PutOptions())
+    with pytest.raises(InvalidRequest):
+        await complete("bucket", "key", upload, [], PutOptions())
+    with pytest.raises(InvalidPart):
+        await complete("bucket", "key", upload, [CompletedPart(4, parts[0].etag)], PutOptions())
+    small = await world.store.put_part("bucket", "key", upload, 1, b"small", PutOptions())
+    with pytest.raises(EntityTooSmall):
+        await complete("bucket", "key", upload, named([small, *parts]), PutOptions())
+
+
+async def test_abort_releases_everything(world: World) -> None:
+    upload, _ = await upload_two(world)
+    with pytest.raises(BucketNotEmpty):
+        await world.store.delete_bucket("bucket")
+    await world.store.abort_upload("bucket", "key", upload)
+    assert await world.live_contents() == 0
+    with pytest.raises(NoSuchUpload):
+        await world.store.put_part("bucket", "key", upload, 1, b"late", PutOptions())
+    await world.store.delete_bucket("bucket")
+
+
+async def test_deleting_a_composite_leads_to_the_release_of_its_parts(world: World) -> None:
+    upload, parts = await upload_two(world)
+    await world.store.complete_upload("bucket", "key", upload, named(parts), PutOptions())
+    await world.store.delete_object("bucket", "key")
+    assert await world.live_contents() == 2, "the composite is condemned, its parts wait for its end"
+    await world.collect_garbage()
+    assert await world.live_contents() == 0
+
+
+async def test_uploads_are_listed_in_order(world: World) -> None:
+    for key in ("b", "a/1", "a/2", "c", "b"):
+        await world.store.create_upload("bucket", key, PutOptions())
+    page = await world.store.list_uploads("bucket")
+    assert [upload.key for upload in page.uploads] == ["a/1", "a/2", "b", "b", "c"]
+    folded = await world.store.list_uploads("bucket", delimiter="/")
+    assert (folded.prefixes, [u.key for u in folded.uploads]) == (("a/",), ["b", "b", "c"])
+    first = await world.store.list_uploads("bucket", limit=3)
+    assert first.resume is not None
+    rest = await world.store.list_uploads("bucket", after=first.resume)
+    assert [u.id for u in first.uploads + rest.uploads] == [u.id for u in page.uploads]

@@ -1,0 +1,182 @@
+"""What a put, a marker or a deletion does to a key's versions: against a model that is a plain list."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from holdfast.core.errors import InvalidRequest, NotFound
+from holdfast.objects.errors import ConditionFailed, NoSuchObject, NoSuchVersion
+from holdfast.objects.model import Conditions, PutOptions, Versioning
+from holdfast.objects.store import MarkedDeleted, Store
+from holdfast.objects.versions import parse_version_id
+from tests.unit.objects.world import World, collect, run
+
+
+@dataclass
+class Version:
+    id: str
+    body: bytes | None
+    """None for a delete marker."""
+
+
+@dataclass
+class Model:
+    versioning: Versioning = Versioning.OFF
+    keys: dict[str, list[Version]] = field(default_factory=dict)
+    """Newest first."""
+
+    def put(self, key: str, version: Version) -> None:
+        versions = self.keys.setdefault(key, [])
+        if version.id == "null":
+            versions[:] = [other for other in versions if other.id != "null"]
+        versions.insert(0, version)
+
+    def drop(self, key: str, id: str) -> bool:
+        versions = self.keys.get(key, [])
+        kept = [version for version in versions if version.id != id]
+        existed = len(kept) < len(versions)
+        if kept:
+            self.keys[key] = kept
+        else:
+            self.keys.pop(key, None)
+        return existed
+
+
+KEYS = st.sampled_from(["a", "a/b", "a/c", "b", "\x00", "b\x00c", "ü"])
+BODIES = st.sampled_from([b"", b"x", b"second", b"y" * 9000])
+
+
+class Versions(RuleBasedStateMachine):
+    @initialize()
+    def open(self) -> None:
+        self.world = run(World.open())
+        self.store: Store = self.world.store
+        self.model = Model()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            run(self.world.close())
+
+    @rule(versioning=st.sampled_from([Versioning.ENABLED, Versioning.SUSPENDED]))
+    def set_versioning(self, versioning: Versioning) -> None:
+        run(self.store.set_versioning("bucket", versioning))
+        self.model.versioning = versioning
+
+    @rule(key=KEYS, body=BODIES)
+    def put(self, key: str, body: bytes) -> None:
+        info = run(self.store.put_object("bucket", key, body, PutOptions()))
+        assert (info.version == "null") == (self.model.versioning is not Versioning.ENABLED)
+        self.model.put(key, Version(info.version, body))
+
+    @rule(key=KEYS)
+    def delete(self, key: str) -> None:
+        deleted = run(self.store.delete_object("bucket", key))
+        if self.model.versioning is Versioning.OFF:
+            assert deleted.existed == self.model.drop(key, "null")
+            assert not deleted.delete_marker
+        else:
+            assert deleted.delete_marker
+            assert deleted.version is not None
+            self.model.put(key, Version(deleted.version, None))
+
+    @precondition(lambda self: self.model.keys)
+    @rule(data=st.data())
+    def delete_version(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.model.keys)))
+        version = data.draw(st.sampled_from(self.model.keys[key]))
+        deleted = run(self.store.delete_object("bucket", key, version.id))
+        assert deleted.existed
+        assert deleted.delete_marker == (version.body is None)
+        assert self.model.drop(key, version.id)
+
+    @rule(keys=st.lists(KEYS, max_size=4))
+    def delete_many(self, keys: list[str]) -> None:
+        answers = run(self.store.delete_objects("bucket", [(key, None) for key in keys]))
+        assert len(answers) == len(keys)
+        for key, answer in zip(keys, answers, strict=True):
+            assert not isinstance(answer, Exception)
+            if self.model.versioning is Versioning.OFF:
+                self.model.drop(key, "null")
+            else:
+                assert answer.version is not None
+                self.model.put(key, Version(answer.version, None))
+
+    @invariant()
+    def reads_agree(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        for key, versions in self.model.keys.items():
+            for position, version in enumerate(versions):
+                if version.body is None:
+                    continue
+                reader = run(self.store.open_object("bucket", key, version.id))
+                assert run(collect(reader.read())) == version.body
+                assert reader.info.latest == (position == 0)
+            newest = versions[0]
+            if newest.body is None:
+                with pytest.raises(MarkedDeleted):
+                    run(self.store.open_object("bucket", key))
+            else:
+                assert run(self.store.object_info("bucket", key)).version == newest.id
+
+    @invariant()
+    def listings_agree(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        listed = run(self.store.list_objects("bucket"))
+        shown = sorted((k for k, v in self.model.keys.items() if v[0].body is not None), key=str.encode)
+        assert [info.key for info in listed.objects] == shown
+        everything = run(self.store.list_versions("bucket"))
+        expected = [
+            (key, version.id, version.body is None, position == 0)
+            for key in sorted(self.model.keys, key=str.encode)
+            for position, version in enumerate(self.model.keys[key])
+        ]
+        assert [(v.key, v.version, v.delete_marker, v.latest) for v in everything.objects] == expected
+
+    @invariant()
+    def nothing_leaks(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        bodies = [v.body for versions in self.model.keys.values() for v in versions if v.body is not None]
+        assert run(self.world.live_contents()) == sum(len(body) > 8192 for body in bodies)
+
+
+TestVersions = Versions.TestCase
+TestVersions.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+
+
+@pytest.fixture
+async def store() -> Store:
+    world = await World.open()
+    return world.store
+
+
+async def test_conditions_are_decided_in_the_commit(store: Store) -> None:
+    absent = PutOptions(conditions=Conditions(if_none_match=True))
+    first = await store.put_object("bucket", "key", b"one", absent)
+    with pytest.raises(ConditionFailed):
+        await store.put_object("bucket", "key", b"two", absent)
+    matching = PutOptions(conditions=Conditions(if_match=first.etag))
+    await store.put_object("bucket", "key", b"three", matching)
+    with pytest.raises(ConditionFailed):
+        await store.put_object("bucket", "key", b"four", matching)
+    with pytest.raises(NoSuchObject):
+        await store.put_object("bucket", "other", b"five", matching)
+
+
+async def test_a_missing_version_is_told_from_a_missing_key(store: Store) -> None:
+    await store.put_object("bucket", "key", b"one", PutOptions())
+    with pytest.raises(NoSuchVersion):
+        await store.open_object("bucket", "key", (b"\0" * 7 + b"\1" + b"x" * 8).hex())
+    with pytest.raises(NotFound):
+        await store.open_object("bucket", "missing")
+
+
+@pytest.mark.parametrize("text", ["", "zz", "00" * 15, "00" * 17, "AB" * 16, "null"])
+def test_what_is_no_version_id(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_version_id(text)
