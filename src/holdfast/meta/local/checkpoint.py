@@ -7,8 +7,10 @@ metadata is a checkpoint.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -71,35 +73,79 @@ def encode_checkpoint(store: StoreId, position: Position, rows: Iterable[RawRow]
     yield _BLOCK.pack(0, blake3(chain + b"end").digest())
 
 
+def write_checkpoint(disk: Disk, path: Path, blocks: Iterable[bytes]) -> None:
+    """Write one checkpoint to a file. Raises OSError, and leaves nothing then."""
+    [failure] = _write_files(disk, [path], blocks).values()
+    if failure is not None:
+        raise failure
+
+
 def write_checkpoints(disk: Disk, directories: Sequence[Path], sequence: int, blocks: Iterable[bytes]) -> list[Path]:
     """Write one checkpoint into several directories at once; which of them have it on stable storage."""
     name = checkpoint_name(sequence)
-    open_files: dict[Path, File] = {}
-    for directory in directories:
-        try:
-            open_files[directory] = disk.open(directory / f"{name}.new", create=True)
-            open_files[directory].truncate(0)
-        except OSError:
-            open_files.pop(directory, None)
-    offset = 0
-    for block in blocks:
-        for directory, file in list(open_files.items()):
+    outcomes = _write_files(disk, [directory / name for directory in directories], blocks)
+    return [path.parent for path, failure in outcomes.items() if failure is None]
+
+
+def _write_files(disk: Disk, paths: Sequence[Path], blocks: Iterable[bytes]) -> dict[Path, OSError | None]:
+    """Write the same bytes to several files, each whole or not at all; what became of each."""
+    writers = [_Writer(disk, path) for path in paths]
+    try:
+        for writer in writers:
+            writer.attempt(writer.begin)
+        for block in blocks:
+            for writer in writers:
+                writer.attempt(partial(writer.write, block))
+        for writer in writers:
+            writer.attempt(writer.finish)
+    finally:
+        for writer in writers:
+            writer.close()
+    return {writer.path: writer.failure for writer in writers}
+
+
+class _Writer:
+    """A file that gets its name when it is whole."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self.path = path
+        self.failure: OSError | None = None
+        self._disk = disk
+        self._unfinished = path.with_name(f"{path.name}.new")
+        self._file: File | None = None
+        self._offset = 0
+        self._finished = False
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Do something, unless something failed before."""
+        if self.failure is None:
             try:
-                file.write((block,), offset)
-            except OSError:
-                open_files.pop(directory).close()
-        offset += len(block)
-    done: list[Path] = []
-    for directory, file in open_files.items():
-        try:
-            file.sync()
-            file.close()
-            disk.rename(directory / f"{name}.new", directory / name)
-            disk.sync_directory(directory)
-            done.append(directory)
-        except OSError:
-            continue
-    return done
+                action()
+            except OSError as error:
+                self.failure = error
+
+    def begin(self) -> None:
+        self._file = self._disk.open(self._unfinished, create=True)
+        self._file.truncate(0)
+
+    def write(self, block: bytes) -> None:
+        assert self._file is not None
+        self._file.write((block,), self._offset)
+        self._offset += len(block)
+
+    def finish(self) -> None:
+        assert self._file is not None
+        self._file.sync()
+        self._disk.rename(self._unfinished, self.path)
+        self._disk.sync_directory(self.path.parent)
+        self._finished = True
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            if not self._finished:
+                with suppress(OSError):
+                    self._disk.unlink(self._unfinished)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ outcome of a batch, refusals too, is answered only once what it was judged again
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -16,10 +18,11 @@ from typing import Self, TypeVar
 import lmdb
 
 from holdfast.core.errors import Corrupt, HoldfastError, NotFound, Unavailable
-from holdfast.core.ids import Token
+from holdfast.core.ids import DriveId, Token
 from holdfast.core.ranges import KeyRange
 from holdfast.meta.interface import Change, Expectation, Fold, Page, Put, Row
 from holdfast.meta.limits import check_commit, check_key, check_scan
+from holdfast.meta.local.care import Care, Finding
 from holdfast.meta.local.log import BATCH_MAX_BYTES, BATCH_MAX_COUNT
 from holdfast.meta.local.run import Run
 from holdfast.meta.local.store import Commit, Outcome, Store
@@ -44,9 +47,26 @@ class _Work:
 
     __slots__ = ("action", "future")
 
-    def __init__(self, action: Callable[[], object], future: asyncio.Future[object]) -> None:
+    def __init__(self, action: Callable[[], object]) -> None:
         self.action = action
-        self.future = future
+        self.future: Future[object] = Future()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the metadata is kept."""
+
+    epoch: int
+    mirrors: tuple[DriveId, ...]
+    roster: tuple[DriveId, ...]
+    losses: int
+    metacopies: int
+    read_only: str
+    """Why nothing can be committed; "" when it can."""
+    full: bool
+    """Only deletions are taken."""
+    trouble: str
+    """What keeps upkeep from doing its work; "" when nothing does."""
 
 
 class LocalMeta:
@@ -61,6 +81,8 @@ class LocalMeta:
         self._generation = -1
         self._view: View | None = None
         self._closing = False
+        self._care = Care(store, self._under_lock)
+        self._carer = ThreadPoolExecutor(1, thread_name_prefix="meta-care")
 
     # Reading.
 
@@ -72,8 +94,7 @@ class LocalMeta:
         return self._view
 
     def _follow(self) -> None:
-        if self._closing:
-            raise Unavailable("the metadata is closed")
+        self._check_open()
         generation = self._run.generation
         state = self._run.read_state()
         if self._view is None or str(self._view.path) != state.view:
@@ -88,7 +109,8 @@ class LocalMeta:
         try:
             return read(self._current())
         except (lmdb.Error, Corrupt):
-            await self._under_lock(self._store.replace_view)
+            self._check_open()
+            await asyncio.wrap_future(self._submit(self._store.replace_view))
         try:
             return read(self._current())
         except lmdb.Error as error:
@@ -121,20 +143,25 @@ class LocalMeta:
 
     async def commit(self, changes: Sequence[Change], expecting: Sequence[Expectation] = (), *, token: Token) -> None:
         size = check_commit(changes, expecting, token)
-        if self._closing:
-            raise Unavailable("the metadata is closed")
+        self._check_open()
         logged = [(change.key, change.value) if type(change) is Put else (change.key,) for change in changes]
         future: asyncio.Future[None] = self._loop.create_future()
         self._queue.put(_Waiting(Commit(token, logged, expecting), future, size))
         await future
 
-    async def _under_lock(self, action: Callable[[], T]) -> T:
-        """Do something blocking in the committer's thread, under the store's lock."""
+    def _check_open(self) -> None:
         if self._closing:
             raise Unavailable("the metadata is closed")
-        future: asyncio.Future[object] = self._loop.create_future()
-        self._queue.put(_Work(action, future))
-        return await future  # type: ignore[return-value]
+
+    def _submit(self, action: Callable[[], object]) -> Future[object]:
+        """Have something blocking done in the committer's thread, under the store's lock."""
+        work = _Work(action)
+        self._queue.put(work)
+        return work.future
+
+    def _under_lock(self, action: Callable[[], T]) -> T:
+        """As `_submit`, and wait: for threads."""
+        return self._submit(action).result()  # type: ignore[return-value]
 
     def _committer(self) -> None:
         """The committer thread, until None comes out of the queue."""
@@ -150,6 +177,9 @@ class LocalMeta:
                     batch, left = self._gather(first)
                     outcomes = self._outcomes(batch)
                 self._loop.call_soon_threadsafe(_answer, batch, outcomes)
+                if self._store.care_is_due:
+                    self._store.care_is_due = False
+                    self._tend()
             first = left[0] if left else self._queue.get()
         lock.close()
 
@@ -179,11 +209,67 @@ class LocalMeta:
     def _work(self, work: _Work) -> None:
         try:
             result = work.action()
-        except (HoldfastError, OSError, lmdb.Error) as error:
-            mapped = error if isinstance(error, HoldfastError) else Unavailable(str(error))
-            self._loop.call_soon_threadsafe(_fail, work.future, mapped)
+        except (HoldfastError, OSError) as error:
+            work.future.set_exception(error)
+        except lmdb.Error as error:
+            work.future.set_exception(Unavailable(f"the metadata view failed: {error}"))
         else:
-            self._loop.call_soon_threadsafe(_succeed, work.future, result)
+            work.future.set_result(result)
+
+    # Upkeep.
+
+    def _tend(self) -> None:
+        try:
+            self._carer.submit(self._care.tend)
+        except RuntimeError:
+            # Shut down: the store is being closed.
+            return
+
+    async def _with_care(self, action: Callable[[], T]) -> T:
+        self._check_open()
+        try:
+            return await asyncio.wrap_future(self._carer.submit(action))
+        except (OSError, lmdb.Error) as error:
+            raise Unavailable(f"the metadata's upkeep failed: {error}") from error
+
+    async def checkpoint(self) -> int:
+        """Write every row to every mirror, and drop the log that this makes needless; the sequence that it holds."""
+        return await self._with_care(self._care.checkpoint)
+
+    async def mend(self) -> list[Finding]:
+        """Drop mirrors that are gone, and bring up others; what was done, and what is missing."""
+        return await self._with_care(self._care.mend)
+
+    async def verify(self) -> list[Finding]:
+        """Read everything at rest, compare, repair; what was found."""
+        return await self._with_care(self._care.verify)
+
+    async def backup(self, path: Path) -> int:
+        """Write this moment's rows to a new file, while commits go on; the sequence that it holds."""
+        return await self._with_care(lambda: self._care.backup(path))
+
+    async def set_drives(
+        self, drives: Mapping[DriveId, Path], *, losses: int, metacopies: int | None = None
+    ) -> list[Finding]:
+        """From now on these are the store's drives: new ones are taken in, and mirrors leave those not named.
+
+        Raises InvalidRequest, AlreadyExists (a drive holds another store's metadata), Unavailable, Full.
+        """
+        return await self._with_care(lambda: self._care.set_drives(drives, losses, metacopies))
+
+    def status(self) -> Status:
+        """How the metadata is kept now."""
+        state = self._run.read_state()
+        return Status(
+            epoch=state.epoch,
+            mirrors=tuple(map(DriveId, state.mirrors)),
+            roster=tuple(map(DriveId, state.roster)),
+            losses=state.losses,
+            metacopies=state.metacopies,
+            read_only=state.writable,
+            full=self._run.tight,
+            trouble=self._care.trouble,
+        )
 
     # Life.
 
@@ -204,11 +290,15 @@ class LocalMeta:
         finally:
             lock.close()
         self._thread.start()
+        self._tend()
 
     async def close(self) -> None:
         if self._closing:
             return
         self._closing = True
+        self._care.stopping = True
+        # What care has begun may still need the committer.
+        await asyncio.to_thread(self._carer.shutdown)
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         if self._view is not None:
@@ -240,13 +330,3 @@ def _answer(batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
             waiting.future.set_result(None)
         else:
             waiting.future.set_exception(outcome)
-
-
-def _succeed(future: asyncio.Future[object], result: object) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[object], error: HoldfastError) -> None:
-    if not future.done():
-        future.set_exception(error)

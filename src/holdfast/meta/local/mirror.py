@@ -134,6 +134,23 @@ class Mirror:
             file.sync()
             self._length = file.size()
 
+    def copy(self, source: "Mirror", segment: int) -> None:
+        """Take over a segment from another mirror, durably."""
+        theirs = source.use(segment)
+        length = theirs.size()
+        target = self.path / segment_name(segment)
+        ours = self._disk.open(target, create=True)
+        try:
+            ours.allocate(length)
+            buffer = memoryview(bytearray(_FILL_BYTES))
+            for offset in range(0, length, _FILL_BYTES):
+                count = theirs.read_into(buffer, offset)
+                ours.write((buffer[:count],), offset)
+            ours.sync()
+        finally:
+            ours.close()
+        self._disk.sync_directory(self.path)
+
     def unroll(self, segment: int) -> None:
         """Take back a `roll` behind which nothing was written: else the segment before would seem to end there."""
         target = self.path / segment_name(segment)

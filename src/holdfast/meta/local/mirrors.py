@@ -50,9 +50,10 @@ class MirrorSet:
             except OSError as error:
                 failures[mirror] = error
 
-        first, *others = self.mirrors if mirrors is None else mirrors
-        tasks = [self._pool.submit(attempt, mirror) for mirror in others]
-        attempt(first)
+        chosen = self.mirrors if mirrors is None else mirrors
+        tasks = [self._pool.submit(attempt, mirror) for mirror in chosen[1:]]
+        for mirror in chosen[:1]:
+            attempt(mirror)
         for task in tasks:
             task.result()
         return failures
@@ -99,7 +100,7 @@ class MirrorSet:
         cannot be, and Corrupt when records behind the end show that one in between is lost.
         """
         last: tuple[Position, Position, Record] | None = None
-        while (found := self._next(position)) is not None:
+        while (found := self.next(position)) is not None:
             after, record = found
             if last is not None:
                 yield last[1], last[2]
@@ -126,7 +127,7 @@ class MirrorSet:
         except OSError as error:
             raise MirrorFailed(mirror, error) from error
 
-    def _next(self, position: Position) -> tuple[Position, Record] | None:
+    def next(self, position: Position) -> tuple[Position, Record] | None:
         """The record behind `position`, from the first mirror that has it whole; mirrors before that are patched."""
         places = [(position.segment, position.offset), (position.sequence + 1, 0)]
         for segment, offset in places:
@@ -144,6 +145,26 @@ class MirrorSet:
                     self._write(lacking, position, after, record)
                 return after, record
         return None
+
+    def patch_next(self, position: Position, mirrors: Sequence[Mirror]) -> tuple[Position, Sequence[Mirror]] | None:
+        """Read the record behind `position` on `mirrors`, and give it to those that lack it or hold it damaged.
+
+        Only for records that are known to be on every mirror. Where it leads, and who lacked it; None when it is whole
+        on none. Raises MirrorFailed.
+        """
+        found = self.next(position)
+        if found is None:
+            return None
+        after, record = found
+        lacking: list[Mirror] = []
+        for mirror in mirrors:
+            try:
+                if mirror.read_next(position, after.segment, after.last) is None:
+                    lacking.append(mirror)
+            except OSError as error:
+                raise MirrorFailed(mirror, error) from error
+        self._write(lacking, position, after, record)
+        return after, lacking
 
     def _complete(self, before: Position, after: Position, record: Record) -> None:
         """Put a record on stable storage on every mirror, also where it can be read: it may be in a cache only."""

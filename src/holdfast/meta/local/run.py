@@ -7,6 +7,7 @@ nobody else there, makes it anew from the drives. So it goes to the operating sy
 - `members`  locked shared by everyone who has the store open: who gets it exclusively is alone
 - `control`  one page that all map: `generation` rises whenever `state` changed; `dirty` says that the holder of the
              lock began something, and is set when it died before it ended; `tight` that space is short
+- `care`     locked by the process that sees to checkpoints and mirrors
 - `state`    epoch, mirrors, paths, the view's place: written under the lock, read when the generation changed
 
 Rule. Everything but reading `generation` happens under the lock.
@@ -95,6 +96,16 @@ class Run:
         """The store-wide lock, for one thread."""
         return StoreLock(self._lock_path)
 
+    @contextmanager
+    def caring(self, *, wait: bool = True) -> Iterator[None]:
+        """Be the one who sees to checkpoints and mirrors. Unless `wait`, BlockingIOError when somebody else does."""
+        descriptor = os.open(self.path / "care", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(descriptor)
+
     def join(self) -> bool:
         """Become a member; whether nobody else was one. Under the store lock."""
         try:
@@ -149,14 +160,6 @@ class Run:
         temporary.write_bytes(_encoder.encode(state))
         temporary.replace(self.path / "state")
         self._words[_GENERATION] += 1
-
-    @contextmanager
-    def marked(self, mark: int) -> Iterator[None]:
-        """Something is under way until the end of the block; an error or a death leaves the mark."""
-        before = self.dirty
-        self.dirty = max(before, mark)
-        yield
-        self.dirty = before
 
     def close(self) -> None:
         self._words.release()

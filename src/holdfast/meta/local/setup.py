@@ -8,16 +8,22 @@ m + 1 unless set.
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk
-from holdfast.core.errors import AlreadyExists, InvalidRequest, Unavailable
+from holdfast.core.errors import AlreadyExists, Full, InvalidRequest, Unavailable
 from holdfast.core.ids import DriveId, StoreId
+from holdfast.meta.local.care import read_through
+from holdfast.meta.local.checkpoint import CheckpointReader, encode_checkpoint, write_checkpoints
 from holdfast.meta.local.engine import LocalMeta
-from holdfast.meta.local.log import genesis
+from holdfast.meta.local.log import Position, genesis
 from holdfast.meta.local.mirror import Mirror
 from holdfast.meta.local.run import Run
 from holdfast.meta.local.store import Sizes, Store
 from holdfast.meta.local.witness import FILE_NAME, Witness, encode_witness, hear
+
+FIRST_EPOCH = 1
 
 
 def create_local(
@@ -35,41 +41,39 @@ def create_local(
     metadata already, InvalidRequest when there are fewer drives than mirrors, Full, Unavailable (a drive failed).
     """
     sizes = sizes or Sizes()
+    chosen = _choose(drives, store, losses, metacopies, disk)
+    try:
+        for path in drives.values():
+            disk.make_directory(path)
+        _write_first(drives, chosen, genesis(store), disk, sizes)
+    except OSError as error:
+        raise Unavailable(f"the metadata cannot be set up: {error}") from error
+
+
+def _choose(drives: Mapping[DriveId, Path], store: StoreId, losses: int, metacopies: int | None, disk: Disk) -> Witness:
+    """The first epoch of a new store on these drives. Raises InvalidRequest, AlreadyExists."""
     metacopies = losses + 1 if metacopies is None else metacopies
     if not 0 <= losses < metacopies <= len(drives):
         raise InvalidRequest(
             f"{len(drives)} drives cannot hold {metacopies} copies of the metadata such that {losses} may be lost"
         )
     testimony = hear(disk, store, drives)
-    if len(testimony.witnesses) >= len(drives) - losses or any(
-        witness.epoch > 1 for witness in testimony.witnesses.values()
-    ):
+    begun = len(testimony.witnesses) < len(drives) - losses and all(
+        witness.epoch <= FIRST_EPOCH for witness in testimony.witnesses.values()
+    )
+    if not begun or any("belongs to" in reason for reason in testimony.silent.values()):
         raise AlreadyExists("these drives hold metadata already")
     mirrors = tuple(drives)[:metacopies]
-    try:
-        for path in drives.values():
-            disk.make_directory(path)
-        for drive in mirrors:
-            _prepare_mirror(Mirror(disk, drive, drives[drive]), genesis(store).segment, sizes)
-        first = Witness(store, b"", 1, 1, mirrors, tuple(drives), losses, metacopies, 0)
-        for drive, path in drives.items():
-            disk.replace_file(path / FILE_NAME, encode_witness(_of(first, drive)))
-    except OSError as error:
-        raise Unavailable(f"the metadata cannot be set up: {error}") from error
+    return Witness(store, b"", FIRST_EPOCH, FIRST_EPOCH, mirrors, tuple(drives), losses, metacopies, 0)
 
 
-def _of(witness: Witness, drive: DriveId) -> Witness:
-    return Witness(
-        witness.store,
-        drive,
-        witness.promised,
-        witness.epoch,
-        witness.mirrors,
-        witness.roster,
-        witness.losses,
-        witness.metacopies,
-        witness.sequence,
-    )
+def _write_first(drives: Mapping[DriveId, Path], chosen: Witness, start: Position, disk: Disk, sizes: Sizes) -> None:
+    """Logs that go on from `start`, and then the witnesses that make them count."""
+    for drive in chosen.mirrors:
+        _prepare_mirror(Mirror(disk, DriveId(drive), drives[DriveId(drive)]), start.segment, sizes)
+    for drive, path in drives.items():
+        own = msgspec.structs.replace(chosen, drive=drive, sequence=start.sequence)
+        disk.replace_file(path / FILE_NAME, encode_witness(own))
 
 
 def _prepare_mirror(mirror: Mirror, segment: int, sizes: Sizes) -> None:
@@ -80,6 +84,42 @@ def _prepare_mirror(mirror: Mirror, segment: int, sizes: Sizes) -> None:
         mirror.prepare(sizes.segment, sizes.reserve)
     finally:
         mirror.close()
+
+
+def restore_local(
+    backup: Path,
+    drives: Mapping[DriveId, Path],
+    *,
+    store: StoreId,
+    losses: int,
+    metacopies: int | None = None,
+    disk: Disk,
+    sizes: Sizes | None = None,
+) -> None:
+    """Make new mirrors and witnesses that hold what a backup holds. Blocks.
+
+    Raises as `create_local` does, and Corrupt, with nothing made, when the backup is damaged.
+    """
+    sizes = sizes or Sizes()
+    chosen = _choose(drives, store, losses, metacopies, disk)
+    try:
+        read_through(CheckpointReader(disk, backup))
+        reader = CheckpointReader(disk, backup)
+        try:
+            held = reader.head().position
+            start = Position(held.sequence + 1, 0, 0, held.sequence, held.hash)
+            rows = (row for block in reader.blocks() for row in block)
+            for path in drives.values():
+                disk.make_directory(path)
+            wanted = [drives[DriveId(drive)] for drive in chosen.mirrors]
+            written = write_checkpoints(disk, wanted, start.sequence, encode_checkpoint(store, start, rows))
+        finally:
+            reader.close()
+        if len(written) < len(wanted):
+            raise Full("no room for the metadata on every drive that shall hold it")
+        _write_first(drives, chosen, start, disk, sizes)
+    except OSError as error:
+        raise Unavailable(f"the metadata cannot be restored: {error}") from error
 
 
 async def open_local(

@@ -24,24 +24,33 @@ import msgspec
 
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk, File
-from holdfast.core.errors import Ambiguous, Corrupt, Full, HoldfastError, NotFound, PreconditionFailed, Unavailable
+from holdfast.core.errors import (
+    AlreadyExists,
+    Ambiguous,
+    Corrupt,
+    Full,
+    HoldfastError,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+)
 from holdfast.core.ids import DriveId, StoreId
 from holdfast.meta.interface import Expectation
-from holdfast.meta.local.log import LoggedChange, Position, decode_payload, encode_payload, encode_position
+from holdfast.meta.local.fence import raise_fence
+from holdfast.meta.local.log import LoggedChange, Position, decode_payload, encode_payload, encode_position, genesis
 from holdfast.meta.local.mirror import Mirror
 from holdfast.meta.local.mirrors import Failures, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import APPENDING, CHANGING, CLEAN, Run, State
 from holdfast.meta.local.view import Transaction, View, open_view
-from holdfast.meta.local.views import build_view, discard_view, find_view, map_bytes, write_origin
-from holdfast.meta.local.witness import Testimony, Witness, check_quorum, establish, hear
+from holdfast.meta.local.views import build_view, discard_view, find_view, write_origin
+from holdfast.meta.local.witness import FILE_NAME as WITNESS_NAME
+from holdfast.meta.local.witness import Testimony, Witness, check_quorum, encode_witness, establish, hear
 
 # Threads that write and sync mirrors and witnesses beside the caller's own: drives of a large machine.
 POOL_MAX_COUNT = 16
 
 # Records replayed in one transaction of the view, by the bytes of their payloads.
 _REPLAY_BYTES = 8 * 1024 * 1024
-
-FENCE_NAME = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,8 @@ class Store:
         self._state: State | None = None
         self._view: View | None = None
         self._mirrors: MirrorSet | None = None
+        self.care_is_due = True
+        """A segment was filled, a mirror lost, or room runs out: whoever sees this lets `care` tend, and clears it."""
 
     @property
     def state(self) -> State:
@@ -163,23 +174,11 @@ class Store:
         self.pool.shutdown()
 
     def _fence(self, identity: bytes) -> None:
-        """Mark every drive as open by this run; refuse one that another run has open.
-
-        Processes that do not share the run directory do not share its lock either: two logs would grow.
-        """
         for drive, path in self._paths.items():
-            if drive in self._fences:
-                continue
-            try:
-                fence = self.disk.open(path / FENCE_NAME, create=True)
-            except OSError:
-                continue
-            self._fences[drive] = fence
-            if not _is_marked(fence, identity):
-                raise Unavailable(
-                    f"{path} is open by processes that use another run directory than {self.run.path}:"
-                    " give every process of a store the same one"
-                )
+            if drive not in self._fences:
+                fence = raise_fence(self.disk, path, identity)
+                if fence is not None:
+                    self._fences[drive] = fence
 
     # What other processes did meanwhile.
 
@@ -202,17 +201,21 @@ class Store:
         state = self.run.read_state()
         before = self._state
         self._state = state
-        if self._view is None or before is None or before.view != state.view:
-            view = open_view(Path(state.view), state.map_bytes)
-            if self._view is not None:
-                self._view.close()
-            self._view = view
         if before is None or before.mirrors != state.mirrors:
             if self._mirrors is not None:
                 self._mirrors.close()
             paths = self.paths
             self._mirrors = self._mirror_set([self._mirror(DriveId(drive), paths) for drive in state.mirrors])
         self._generation = generation
+        if self._view is None or str(self._view.path) != state.view:
+            old, self._view = self._view, None
+            if old is not None:
+                old.close()
+            try:
+                self._view = open_view(Path(state.view), state.map_bytes)
+            except lmdb.Error:
+                # Its drive was wiped or pulled after it was opened elsewhere.
+                self._renew_view()
 
     def _mirror(self, drive: DriveId, paths: Mapping[DriveId, Path]) -> Mirror:
         return Mirror(self.disk, drive, paths[drive])
@@ -266,6 +269,8 @@ class Store:
                 raise
             if failures:
                 self._drop(failures, after)
+            if after.segment != position.segment:
+                self.care_is_due = True
             view.set_position(transaction, after)
         except BaseException:
             transaction.abort()
@@ -277,6 +282,7 @@ class Store:
         """Apply, one after the other, the commits whose expectations hold; each sees those before it."""
         view = self.view
         tight = self.run.tight
+        self.care_is_due |= tight
         outcomes: list[Outcome] = []
         accepted: list[Commit] = []
         for commit in batch:
@@ -321,6 +327,7 @@ class Store:
     def _drop(self, failures: Failures, position: Position) -> None:
         """Go on without the mirrors that failed: a new epoch, before the record that lost them is acknowledged."""
         self.run.dirty = CHANGING
+        self.care_is_due = True
         rest = [mirror for mirror in self.mirrors.mirrors if mirror not in failures]
         if not rest:
             raise Ambiguous(f"no mirror of the metadata took the commit: {'; '.join(map(str, failures.values()))}")
@@ -332,21 +339,88 @@ class Store:
             mirror.close()
         self.run.dirty = APPENDING
 
+    # Changing who is what. Called by `care`, through the committer's thread.
+
+    @property
+    def genesis(self) -> Position:
+        return genesis(self.store)
+
+    def testimony(self) -> Testimony:
+        """What the drives' witnesses say now."""
+        self.follow()
+        return self._hear()[0]
+
+    def write_witness(self, drive: DriveId) -> None:
+        """Give a drive whose witness is damaged a new one, with the current epoch, which enough others hold."""
+        newest = self._hear()[1]
+        own = msgspec.structs.replace(newest, drive=drive)
+        try:
+            self.disk.replace_file(self.paths[drive] / WITNESS_NAME, encode_witness(own))
+        except OSError as error:
+            raise Unavailable(f"the witness in {self.paths[drive]} cannot be written: {error}") from error
+
+    def retire(self, drives: Sequence[DriveId]) -> None:
+        """Go on without some mirrors."""
+        self.follow()
+        staying = [mirror for mirror in self.mirrors.mirrors if mirror.drive not in drives]
+        if not staying:
+            raise Unavailable("the last mirror of the metadata cannot be taken out")
+        self._change_epoch(staying)
+
+    def add_mirror(self, mirror: Mirror, checkpoint: Position) -> None:
+        """Take in a mirror that holds a checkpoint: copy the log behind it, then count on it. Raises OSError."""
+        self.follow()
+        with self.view.reading() as transaction:
+            position = self.view.position(transaction)
+        source = self.mirrors.mirrors[0]
+        for segment in source.segments():
+            if checkpoint.segment <= segment <= position.segment:
+                mirror.copy(source, segment)
+        if not mirror.confirms(position):
+            raise OSError(f"{mirror.path} does not hold the log's last record")
+        self._change_epoch([*self.mirrors.mirrors, mirror])
+
+    def check_free(self, drives: Mapping[DriveId, Path]) -> None:
+        """Raises AlreadyExists when one of these drives holds another store's metadata."""
+        testimony = hear(self.disk, self.store, drives)
+        for reason in testimony.silent.values():
+            if "belongs to" in reason:
+                raise AlreadyExists(reason)
+
+    def set_roster(
+        self, drives: Mapping[DriveId, Path], roster: Sequence[DriveId], losses: int, metacopies: int
+    ) -> None:
+        """Establish an epoch with another roster; mirrors that are not on it end."""
+        self._paths.update(drives)
+        self.follow()
+        self._fence(self.state.run)
+        staying = [mirror for mirror in self.mirrors.mirrors if mirror.drive in roster]
+        self._change_epoch(staying, roster=tuple(roster), losses=losses, metacopies=metacopies)
+
+    def _change_epoch(self, mirrors: Sequence[Mirror], **changed: object) -> None:
+        with self.view.reading() as transaction:
+            position = self.view.position(transaction)
+        self.run.dirty = CHANGING
+        self._new_epoch(hear(self.disk, self.store, self.paths), mirrors, position, **changed)
+        self.run.dirty = CLEAN
+
     # Putting right.
 
-    def _new_epoch(self, testimony: Testimony, mirrors: Sequence[Mirror], position: Position | None) -> None:
+    def _new_epoch(
+        self, testimony: Testimony, mirrors: Sequence[Mirror], position: Position, **changed: object
+    ) -> None:
         """Establish an epoch with these mirrors, and publish it."""
         newest = testimony.newest
         check_quorum(testimony, newest)
         proposal = msgspec.structs.replace(
             newest,
             mirrors=tuple(mirror.drive for mirror in mirrors),
-            sequence=newest.sequence if position is None else position.sequence,
+            sequence=position.sequence,
+            **changed,
         )
         accepted = establish(self.disk, self.paths, testimony, proposal, self.pool)
         self._mirrors = self._mirror_set(mirrors)
-        if self._state is not None and self._view is not None:
-            self._publish(self._state_of(accepted, self.state.run, ""))
+        self._publish(self._state_of(accepted, self.state.run, ""))
 
     def _state_of(self, witness: Witness, identity: bytes, writable: str) -> State:
         return State(
@@ -358,7 +432,7 @@ class Store:
             metacopies=witness.metacopies,
             paths=self._path_strings(),
             view=str(self.view.path),
-            map_bytes=map_bytes(self.disk, self.view.path),
+            map_bytes=self.view.map_bytes,
             writable=writable,
         )
 
@@ -366,7 +440,7 @@ class Store:
         testimony = hear(self.disk, self.store, self.paths)
         if not testimony.witnesses:
             reasons = "; ".join(testimony.silent.values())
-            if all(not self.disk.exists(path / "witness") for path in self.paths.values()):
+            if all(not self.disk.exists(path / WITNESS_NAME) for path in self.paths.values()):
                 raise NotFound(f"no metadata of this store on any drive: {reasons}")
             raise Corrupt(f"no drive's witness is whole: {reasons}")
         newest = testimony.newest
@@ -458,15 +532,12 @@ class Store:
 
     def _renew_view(self) -> None:
         """Make the view again from checkpoint and log, and move every process to it."""
-        old = self.view
+        old = self._view
         self._view = self._build()
         self._roll_forward()
-        self._publish(
-            msgspec.structs.replace(
-                self.state, view=str(self._view.path), map_bytes=map_bytes(self.disk, self._view.path)
-            )
-        )
-        discard_view(old)
+        self._publish(msgspec.structs.replace(self.state, view=str(self._view.path), map_bytes=self._view.map_bytes))
+        if old is not None:
+            discard_view(old)
 
     def replace_view(self) -> None:
         """Make the view again because a reader found it damaged, unless that was done meanwhile."""
@@ -505,19 +576,3 @@ def _confirms(mirror: Mirror, position: Position) -> bool:
         return mirror.confirms(position)
     except OSError:
         return False
-
-
-def _is_marked(fence: File, identity: bytes) -> bool:
-    """Whether a fence carries this run's mark, now that it is held; unless others hold it, it is set."""
-    try:
-        fence.lock(exclusive=True)
-        fence.write((identity,), 0)
-    except BlockingIOError:
-        pass
-    try:
-        fence.lock(exclusive=False)
-    except BlockingIOError:
-        return False
-    there = bytearray(len(identity))
-    fence.read_into(memoryview(there), 0)
-    return there == identity

@@ -63,7 +63,7 @@ def open_view(path: Path, map_bytes: int, *, create: bool = False) -> "View":
             shared = _open_environment(path, map_bytes, create)
             _environments[path] = shared
         shared.users += 1
-    return View(path, shared)
+    return View(path, shared, map_bytes)
 
 
 def _open_environment(path: Path, map_bytes: int, create: bool) -> _Environment:
@@ -92,8 +92,9 @@ def _open_environment(path: Path, map_bytes: int, create: bool) -> _Environment:
 class View:
     """An open view. Any thread may read; one write transaction at a time, under the store's lock."""
 
-    def __init__(self, path: Path, shared: _Environment) -> None:
+    def __init__(self, path: Path, shared: _Environment, map_bytes: int) -> None:
         self.path = path
+        self.map_bytes = map_bytes
         self._shared: _Environment | None = shared
         self._env = shared.env
         self._rows = shared.rows
@@ -126,6 +127,11 @@ class View:
     def sync(self) -> None:
         """Put every applied record on stable storage. Raises lmdb.Error."""
         self._env.sync(True)
+
+    def used_bytes(self) -> int:
+        """Bytes of the view's file that hold pages, free ones included: at least what its rows take."""
+        page_bytes = 4096
+        return int(self._env.info()["last_pgno"] + 1) * page_bytes
 
     def free_dead_readers(self) -> None:
         """Give back the slots, and with them the pages, of readers that were killed."""
