@@ -86,7 +86,7 @@ def new_passphrase_parameters(randomness: Randomness) -> PassphraseParameters:
 
 
 def kek_from_passphrase(passphrase: str, parameters: PassphraseParameters) -> KeyEncryptionKey:
-    """Takes a tenth of a second and `memory_kib`: call it from a thread. Raises InvalidRequest when it is empty."""
+    """Takes a fraction of a second and `memory_kib`: call it from a thread. Raises InvalidRequest when it is empty."""
     secret = unicodedata.normalize("NFC", passphrase).encode()
     if not secret:
         raise InvalidRequest("a passphrase cannot be empty")

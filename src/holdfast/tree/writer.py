@@ -154,8 +154,10 @@ class TreeWriter:
 
     def _note_end(self, task: asyncio.Task[Child]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and self._failure is None:
-            self._failure = task.exception()
+        # Asking marks the exception as seen, of the second failure too, which nobody awaits.
+        failure = None if task.cancelled() else task.exception()
+        if self._failure is None:
+            self._failure = failure
 
     async def _store_leaf(self, plain: Buffer, start: int) -> Child:
         key = new_block_key(self._threads.randomness)

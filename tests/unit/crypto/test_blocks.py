@@ -39,6 +39,11 @@ def test_round_trip(plain: bytes, compress: bool) -> None:
     assert sealer.open(KEY, sealed, len(plain)) == plain
 
 
+def test_the_largest_block_of_each_kind(sealer: BlockSealer) -> None:
+    for plain in (noise(BLOCK_MAX_BYTES), (TEXT * 4)[:BLOCK_MAX_BYTES]):
+        assert sealer.open(KEY, sealer.seal(KEY, plain), len(plain)) == plain
+
+
 def test_one_sealer_for_many_blocks_in_any_order(sealer: BlockSealer) -> None:
     plains = [noise(MIB), TEXT[:MIB], b"", noise(700) + TEXT[:300_000], bytes(MIB), TEXT[:5]]
     sealed = [sealer.seal(bytes([at]) * 32, plain) for at, plain in enumerate(plains)]

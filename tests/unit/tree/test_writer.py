@@ -1,6 +1,7 @@
 """Writing a tree: bounded, ordered, and clean however it ends."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -132,6 +133,22 @@ async def test_a_failure_is_raised_and_leaves_nothing_running(threads: SealingTh
         await upload()
     assert asyncio.all_tasks() == before
     assert len(given_back) == writer.size // 100
+
+
+async def test_failures_that_nobody_waits_for_are_not_shouted_about(threads: SealingThreads) -> None:
+    class Broken(DictStore):
+        async def put(self, block: CodedBlock, position: int) -> None:
+            raise Full("no space left")
+
+    shouted: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: shouted.append(context))
+    async with TreeWriter(Broken(), threads) as writer:
+        for _ in range(4):
+            await writer.write(DATA[:100])
+        await asyncio.sleep(0.05)
+    del writer
+    gc.collect()
+    assert not shouted
 
 
 async def test_after_a_failure_nothing_more_is_taken(threads: SealingThreads) -> None:
