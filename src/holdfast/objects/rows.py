@@ -57,7 +57,7 @@ class _Value(msgspec.Struct, array_like=True, frozen=True):
             decoder = _decoders[cls] = msgspec.msgpack.Decoder(cls)
         try:
             value = decoder.decode(data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Corrupt(f"a row of {cls.__name__} cannot be decoded: {error}") from error
         if value.shape != cls.SHAPE:
             raise Corrupt(f"a row of {cls.__name__} has shape {value.shape}; this version reads {cls.SHAPE}")

@@ -1,0 +1,180 @@
+"""Bodies on their way in: cut right, hashed right, refused whole, and every buffer given back."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.core.errors import InvalidRequest, Timeout
+from holdfast.core.ids import Buffer, Token
+from holdfast.core.limits import MIB
+from holdfast.core.ranges import ByteRange
+from holdfast.meta.interface import Delete
+from holdfast.objects.buffers import BufferPool, Lease
+from holdfast.objects.errors import BadDigest, IncompleteBody, NoSuchObject, SessionExpired
+from holdfast.objects.model import Digests, PutOptions
+from holdfast.objects.rows import session_row_key
+from holdfast.objects.store import BUFFERS_COUNT
+from tests.unit.objects.world import World, collect, run
+
+
+def body_of(length: int) -> bytes:
+    return (b"%07d." % length * (length // 8 + 1))[:length]
+
+
+async def in_chunks(data: bytes, size: int) -> AsyncIterator[Buffer]:
+    scratch = bytearray(size)
+    for start in range(0, len(data), size):
+        piece = data[start : start + size]
+        scratch[: len(piece)] = piece
+        yield memoryview(scratch)[: len(piece)]
+        # The contract lets a gateway reuse its buffer once the next chunk is asked for.
+        scratch[:] = bytes(size)
+
+
+async def free_buffers(world: World) -> int:
+    """Buffers of the store's pool that nobody holds."""
+    pool = world.store._pool
+    return len(pool._free) + pool._unmade
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    length=st.sampled_from([0, 1, 8191, 8192, 8193, MIB - 1, MIB, MIB + 1, 3 * MIB + 17]),
+    chunk=st.sampled_from([1000, 65536, 3 * MIB]),
+    cut=st.integers(0, 3 * MIB),
+)
+def test_what_goes_in_comes_out(length: int, chunk: int, cut: int) -> None:
+    run(_in_and_out(length, chunk, cut))
+
+
+async def _in_and_out(length: int, chunk: int, cut: int) -> None:
+    world = await World.open()
+    data = body_of(length)
+    info = await world.store.put_object("bucket", "key", in_chunks(data, chunk), PutOptions(digests=("sha256",)))
+    assert info.etag == hashlib.md5(data).hexdigest()
+    assert info.size == length
+    reader = await world.store.open_object("bucket", "key")
+    assert await collect(reader.read()) == data
+    if cut < length:
+        assert await collect(reader.read(ByteRange(cut, length))) == data[cut:]
+        assert await collect(reader.read(ByteRange(0, cut + 1))) == data[: cut + 1]
+    with pytest.raises(InvalidRequest):
+        await collect(reader.read(ByteRange(0, length + 1)))
+    assert await free_buffers(world) == BUFFERS_COUNT
+    await world.close()
+
+
+async def test_digests_are_of_the_whole_body() -> None:
+    world = await World.open()
+    data = body_of(2 * MIB + 5)
+    seen: list[Digests] = []
+
+    def check(digests: Digests) -> Mapping[str, str]:
+        seen.append(digests)
+        return {"sha256": digests.values["sha256"].hex()}
+
+    options = PutOptions(digests=("sha256", "crc32c"), check=check)
+    info = await world.store.put_object("bucket", "key", in_chunks(data, 70_000), options)
+    assert seen[0].size == len(data)
+    assert info.checksums == {"sha256": hashlib.sha256(data).hexdigest()}
+    assert seen[0].values.keys() == {"md5", "sha256", "crc32c"}
+
+
+async def breaking(data: bytes) -> AsyncIterator[Buffer]:
+    yield data
+    raise ConnectionResetError("the client is gone")
+
+
+@pytest.mark.parametrize("length", [100, 3 * MIB])
+async def test_nothing_is_seen_of_a_refused_body(length: int) -> None:
+    def refuse(digests: Digests) -> Mapping[str, str]:
+        raise BadDigest("not what was announced")
+
+    world = await World.open()
+    data = body_of(length)
+    with pytest.raises(BadDigest):
+        await world.store.put_object("bucket", "key", in_chunks(data, 65536), PutOptions(check=refuse))
+    with pytest.raises(IncompleteBody):
+        await world.store.put_object("bucket", "key", in_chunks(data, 65536), PutOptions(size=length + 1))
+    with pytest.raises(ConnectionResetError):
+        await world.store.put_object("bucket", "key", breaking(data), PutOptions())
+    with pytest.raises(NoSuchObject):
+        await world.store.open_object("bucket", "key")
+    assert await world.live_contents() == 0
+    assert await free_buffers(world) == BUFFERS_COUNT
+
+
+async def test_a_cancelled_upload_gives_its_buffers_back() -> None:
+    world = await World.open()
+    stalled = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[Buffer]:
+        yield body_of(2 * MIB + 100)
+        stalled.set()
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(world.store.put_object("bucket", "key", stalling(), PutOptions()))
+    await stalled.wait()
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert await free_buffers(world) == BUFFERS_COUNT
+
+
+async def test_an_expired_session_publishes_nothing() -> None:
+    world = await World.open()
+    session = await world.sessions.current()
+    await world.meta.commit([Delete(session_row_key(session.id))], token=Token(bytes(16)))
+    with pytest.raises(SessionExpired):
+        await world.store.put_object("bucket", "key", body_of(MIB), PutOptions())
+    with pytest.raises(NoSuchObject):
+        await world.store.open_object("bucket", "key")
+    await world.store.put_object("bucket", "key", body_of(MIB), PutOptions())
+    assert (await world.store.object_info("bucket", "key")).size == MIB
+
+
+async def test_an_overwritten_object_is_still_read_by_who_had_it_open() -> None:
+    world = await World.open()
+    old, new = body_of(2 * MIB), body_of(2 * MIB)[::-1]
+    await world.store.put_object("bucket", "key", old, PutOptions())
+    reader = await world.store.open_object("bucket", "key")
+    await world.store.put_object("bucket", "key", new, PutOptions())
+    assert await collect(reader.read()) == old
+
+
+async def test_the_pool_makes_waiters_wait_their_turn() -> None:
+    pool = BufferPool(4096, 1)
+    first = await pool.acquire()
+    second = asyncio.create_task(pool.acquire())
+    third = asyncio.create_task(pool.acquire())
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.sleep(0)
+    pool.release(first)
+    assert await third is first
+
+
+async def test_a_buffer_handed_over_while_its_waiter_gives_up_is_not_lost() -> None:
+    pool = BufferPool(4096, 1)
+    first = await pool.acquire()
+    waiter = asyncio.create_task(pool.acquire())
+    await asyncio.sleep(0)
+    pool.release(first)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert await pool.acquire() is first
+
+
+async def test_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.objects.buffers.WAIT_MAX_SECONDS", 0.01)
+    pool = BufferPool(4096, 1)
+    with Lease(pool) as lease:
+        await lease.acquire()
+        with pytest.raises(Timeout):
+            await pool.acquire()
+    await pool.acquire()
