@@ -121,9 +121,13 @@ class Overlap:
 
 
 def overlap(history: Iterable[Operation]) -> Overlap:
-    """The concurrency of a history. Operations of unknown outcome are left out, their end being unknown."""
+    """The concurrency of a history. Operations of unknown outcome are left out, their end being unknown.
+
+    What one client saw at once, as in a listing, is one request in flight.
+    """
     known = [operation for operation in history if operation.outcome is not Outcome.UNKNOWN]
-    moments = [(operation.started, 1) for operation in known] + [(operation.ended, -1) for operation in known]
+    requests = {(operation.process, operation.started, operation.ended) for operation in known}
+    moments = [(started, 1) for _, started, _ in requests] + [(ended, -1) for _, _, ended in requests]
     moments.sort(key=lambda moment: (moment[0], -moment[1]))
     flying = maximum = busy = weighted = previous = 0
     for moment, step in moments:
