@@ -49,8 +49,10 @@ def open_block(key: bytes, sealed: bytes, plain_length: int) -> bytes:
         return body[:plain_length]
     assert encoding == 1
     assert len(body) < padded(plain_length)
-    plain = zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    plain = frame.decompress(body)
     assert len(plain) == plain_length
+    assert not any(frame.unused_data)
     return plain
 
 

@@ -1,6 +1,7 @@
 """Sealed blocks: what goes in comes out, nothing else ever does, and lengths say little."""
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,8 +139,6 @@ def test_parts_of_two_blocks_do_not_mix(sealer: BlockSealer) -> None:
 
 def test_a_bomb_does_not_go_off(sealer: BlockSealer) -> None:
     """An owner's own key holder is the only one who could build it; memory is bounded all the same."""
-    import zstandard
-
     plain = b"x" * 1000
     for content in (bytes(50 * MIB), b"x" * 999, b"x" * 1001):
         bomb = zstandard.ZstdCompressor().compress(content)
@@ -164,6 +163,19 @@ def test_a_frame_of_noise_under_the_right_key_is_corrupt(sealer: BlockSealer) ->
     length = Rigged().seal_into(KEY, b"x" * 1000, sealed)
     with pytest.raises(Corrupt):
         sealer.open(KEY, sealed[:length], 1000)
+
+
+@pytest.mark.parametrize("kind", ["_padded", "_compressed"])
+def test_a_body_of_another_length_than_the_format_gives_is_corrupt(sealer: BlockSealer, kind: str) -> None:
+    """Under the right key, with the right plain length, by a writer that pads as it likes."""
+    plain = b"x" * 1000
+    frame = zstandard.ZstdCompressor().compress(plain)
+    bodies = {"_padded": plain + bytes(1024 + 512 - 1000), "_compressed": frame + bytes(1024 - len(frame))}
+    rigged = type("Rigged", (BlockSealer,), {kind: lambda self, plain: memoryview(bodies[kind])})()
+    sealed = bytearray(10_000)
+    length = rigged.seal_into(KEY, plain, sealed, compress=kind == "_compressed")
+    with pytest.raises(Corrupt):
+        sealer.open(KEY, sealed[:length], len(plain))
 
 
 def test_keys_are_drawn_from_chance() -> None:
