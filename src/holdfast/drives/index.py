@@ -156,6 +156,8 @@ class Index:
         self._data: Path = self._root
         self._inode = -1
         self._size = 0
+        self._table: Path = self._root
+        self._table_identity = (-1, 0)
         self.rebuilt = 0
         """How often this handle has rebuilt the index."""
         disk.make_directory(self._root)
@@ -311,7 +313,7 @@ class Index:
                 return
             # Readers get StaleIndex from here on, and wait for `_writes` in a thread rather than block the loop.
             with self._reads:
-                self._environment = None
+                self._drop_environment()
             if not self._disk.exists(self._directory / IDENTITY_NAME):
                 raise NodeDown(f"{self._directory} is no Holdfast drive any more: mount the disk, or replace the drive")
             self._disk.make_directory(self._root)
@@ -324,6 +326,22 @@ class Index:
                     self._open_environment(state.environment)
                 except (Corrupt, StaleIndex):
                     self._rebuild()
+
+    def _drop_environment(self) -> None:
+        """Let go of the environment; it closes with its last transaction.
+
+        Even closing looks into the mapped files, and whoever looks behind the end of a file that was cut off is
+        killed by SIGBUS: so they get their length back, in zeros, first.
+        """
+        for path, inode, size in ((self._data, self._inode, self._size), (self._table, *self._table_identity)):
+            try:
+                status = path.stat()
+                if status.st_ino == inode and status.st_size < size:
+                    os.truncate(path, size)
+            except OSError:
+                # Unlinked: the map keeps it whole.
+                pass
+        self._environment = None
 
     def _restore_locks(self) -> None:
         """Somebody may have deleted the whole index, lock files and all.
@@ -396,6 +414,9 @@ class Index:
         with self._reads:
             self._environment, self._databases, self._data = environment, databases, data
             self._inode, self._size = status.st_ino, data.stat().st_size
+            self._table = path / "lock.mdb"
+            table = self._table.stat()
+            self._table_identity = (table.st_ino, table.st_size)
 
     def _rebuild(self) -> None:
         """Make the index again from the segments. The caller decides alone (`_deciding`)."""
@@ -463,18 +484,17 @@ class Index:
     def close(self) -> None:
         """Leave the index; the last process to do so syncs it and marks it clean."""
         with self._writes, self._reads:
-            environment, self._environment = self._environment, None
             try:
+                self._check_current()
                 with self._deciding():
                     self._users.lock(exclusive=True)
-                    if environment is not None and self._read_state().environment == self._data.parent.name:
-                        environment.sync(True)
+                    if self._read_state().environment == self._data.parent.name:
+                        self._environment.sync(True)
                         self._write_state(self._data.parent.name, clean=True)
-            except (OSError, lmdb.Error, Corrupt):
+            except (OSError, lmdb.Error, Corrupt, StaleIndex):
                 # Somebody else has it open, or the disk is gone: the mark stays as it is, which is always safe.
                 pass
-            if environment is not None:
-                environment.close()
+            self._drop_environment()
             self._users.close()
             self._gate.close()
 

@@ -72,10 +72,11 @@ class FaultyDisk:
             raise OSError(fault.error, os.strerror(fault.error), str(path))
 
     def check_room(self, growth: int) -> None:
-        if self.quota_bytes is not None and growth > max(0, self.quota_bytes - self._used()):
+        if self.quota_bytes is not None and growth > max(0, self.quota_bytes - self.used()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _used(self) -> int:
+    def used(self) -> int:
+        """Bytes of the files under `root`, but LMDB's."""
         assert self.root is not None, "a quota needs to know of which directory"
         files = (path for path in self.root.rglob("*") if path.is_file() and path.suffix != ".mdb")
         return sum(path.stat().st_size for path in files)
@@ -119,7 +120,7 @@ class FaultyDisk:
         self.check("space", path)
         if self.quota_bytes is None:
             return self.disk.space(path)
-        return Space(self.quota_bytes, max(0, self.quota_bytes - self._used()))
+        return Space(self.quota_bytes, max(0, self.quota_bytes - self.used()))
 
     def mount(self, path: Path) -> str:
         return self.disk.mount(path)
