@@ -87,7 +87,7 @@ class Healer:
         preferred = placing.drives(block.ref)
         while True:
             plan = plan_block(block.ref.code, preferred, survey)
-            if not await self._read(block.ref, survey, parts, to_read(block.ref.code, plan, preferred, survey)):
+            if not await self._read(block.ref, survey, parts, to_read(block.ref.code, plan, survey)):
                 break
         return await self._carry_out(block, placing, plan, survey, parts)
 
@@ -137,7 +137,7 @@ class Healer:
         drop = [place for place in plan.drop if place[0] not in failed]
         dropped = await self._drop(block.ref, placing, drop)
         return Healed(
-            whole=not (plan.waiting or plan.homeless or plan.lost or failed) and dropped == len(plan.drop),
+            whole=not (plan.waiting or plan.lost or failed) and dropped == len(plan.drop),
             lost=plan.lost,
             written=sum(written),
             written_bytes=sum(len(f.payload) for (_, f), done in zip(writes, written, strict=True) if done),
@@ -169,7 +169,7 @@ class Healer:
         return dropped
 
 
-def to_read(code: Code, plan: BlockPlan, preferred: Sequence[DriveId], survey: Survey) -> list[Place]:
+def to_read(code: Code, plan: BlockPlan, survey: Survey) -> list[Place]:
     """What must be read and checked before a plan is carried out.
 
     The originals of its copies; k fragments when something is rebuilt; and what a home holds already, before another
@@ -178,7 +178,7 @@ def to_read(code: Code, plan: BlockPlan, preferred: Sequence[DriveId], survey: S
     places = {copy.index: (copy.index, copy.source) for copy in plan.copies}
     rebuilding = {index for index, _ in plan.rebuild}
     for index in {index for index, _ in plan.drop} - places.keys() - rebuilding:
-        places[index] = (index, preferred[index])
+        places[index] = (index, min(drive for drive in survey.good[index] if (index, drive) not in plan.drop))
     if rebuilding:
         for index in sorted(survey.good):
             if len(places) >= code.k:

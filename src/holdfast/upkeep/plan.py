@@ -6,9 +6,11 @@ The rules of a repair, in the order in which they apply to each fragment of a bl
 2. A good one elsewhere is copied home; none at all is rebuilt there from k others.
 3. Surplus fragments, and bad ones, are dropped only once the home holds a good one.
 4. A home that does not answer is waited for: its fragment stays wherever it is now. Rebuilding it onto other drives is
-   the layout's decision (a drive that is declared lost gives its homes to others), not a repair's. Likewise a fragment
-   that has no home because there are too few drives.
+   the layout's decision (a drive that is declared lost gives its homes to others), not a repair's.
 5. Below k good fragments nothing is dropped, and nothing can be written but copies of what is there.
+6. A fragment that has no home, because there are fewer active drives than fragments, stays on any active drive that
+   has it and is moved to one from a drive that is being emptied. It is not made anew: sharing a drive with another
+   fragment of its block, it would hardly protect.
 """
 
 from collections.abc import Sequence
@@ -66,7 +68,7 @@ class BlockPlan:
     waiting: tuple[int, ...] = ()
     """Fragments whose home does not answer."""
     homeless: tuple[int, ...] = ()
-    """Fragments that have no home, because the layout has fewer active drives than the block has fragments."""
+    """Fragments that have no home: the block survives fewer losses than its code says until drives are added."""
     missing: tuple[int, ...] = ()
     """Fragments of which no good one was found, those in `rebuild` included."""
     lost: bool = False
@@ -79,8 +81,8 @@ class BlockPlan:
 
     @property
     def whole(self) -> bool:
-        """Whether the block is as it should be."""
-        return self.idle and not self.waiting and not self.homeless and not self.missing
+        """Whether the block is as it should be, or as near to it as there are drives."""
+        return self.idle and not self.waiting and not self.lost
 
 
 def plan_block(code: Code, preferred: Sequence[DriveId], survey: Survey) -> BlockPlan:
@@ -95,7 +97,9 @@ def plan_block(code: Code, preferred: Sequence[DriveId], survey: Survey) -> Bloc
         home = homes.get(index)
         if home is None:
             homeless.append(index)
-            continue
+            home = _refuge(index, holders, preferred, survey)
+            if home is None:
+                continue
         if home in survey.silent:
             waiting.append(index)
             continue
@@ -107,6 +111,16 @@ def plan_block(code: Code, preferred: Sequence[DriveId], survey: Survey) -> Bloc
             drop += [(index, drive) for drive in sorted(holders - {home})]
             drop += [place for place in sorted(survey.bad) if place[0] == index and place[1] != home]
     return BlockPlan(tuple(copies), tuple(rebuild), tuple(drop), tuple(waiting), tuple(homeless), missing, lost)
+
+
+def _refuge(index: int, holders: set[DriveId], preferred: Sequence[DriveId], survey: Survey) -> DriveId | None:
+    """Where a fragment without a home may stay, or go; None when it is nowhere, or nowhere is left for it."""
+    if not holders:
+        return None
+    staying = [drive for drive in preferred if drive in holders]
+    answering = [drive for drive in preferred if drive not in survey.silent]
+    places = staying or answering[index % max(len(answering), 1) :]
+    return places[0] if places else None
 
 
 def spare(code: Code, survey: Survey) -> int:

@@ -67,6 +67,12 @@ class FrailDrive:
     def good(self) -> set[FragmentKey]:
         return self.held().keys() - self.rotten
 
+    def lose(self, key: FragmentKey) -> Fragment:
+        """Forget a fragment without a word."""
+        self.inner._keys.remove(key)
+        self.rotten.discard(key)
+        return self.held().pop(key)
+
     async def wipe(self) -> None:
         await self.inner.delete(list(self.held()))
         self.rotten.clear()
@@ -270,8 +276,12 @@ class World:
         }
 
     def is_whole(self, ref: BlockRef) -> bool:
-        homes = self.layouts.all[0].drives(ref)[: ref.code.width]
-        return self.holders(ref) == {index: {home} for index, home in enumerate(homes)}
+        active = self.layouts.all[0].drives(ref)
+        holders = self.holders(ref)
+        homeless = [holders.get(index, set()) for index in range(len(active), ref.code.width)]
+        return all(holders.get(index) == {home} for index, home in enumerate(active[: ref.code.width])) and all(
+            len(drives) <= 1 and drives <= set(active) for drives in homeless
+        )
 
     def living(self) -> dict[ContentId, Content]:
         return {name: content for name, content in self.rows.items() if content.condemned_ns is None}
@@ -286,7 +296,8 @@ class World:
 
     def good_indices(self) -> dict[BlockId, set[int]]:
         """Of every block of everything that lives or is in flight."""
-        contents = [*self.living().values(), *self.in_flight.values()]
+        flying = [content for name, content in self.in_flight.items() if session_of(name) in self.beats]
+        contents = [*self.living().values(), *flying]
         return {ref.id: set(self.holders(ref)) for content in contents for ref in content.refs}
 
     # --- Catalogue -----------------------------------------------------------------------------------------------

@@ -1,0 +1,131 @@
+"""Collection: what is condemned goes after its grace, what lives never does."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from holdfast.core.ids import ContentId
+from holdfast.drives.interface import DriveUsage
+from holdfast.erasure import copies, erasure
+from holdfast.upkeep import collect
+from holdfast.upkeep.collect import GRACE_DEFAULT_SECONDS, Collector, horizon, space_is_short
+from holdfast.upkeep.interface import StoredBlock
+from holdfast.upkeep.worker import State, settle
+from tests.unit.upkeep.world import World
+
+
+def collector(world: World) -> Collector:
+    return Collector(world, world.attached(), world.clock)
+
+
+async def test_nothing_goes_before_its_grace_and_everything_after() -> None:
+    world = World(6)
+    kept = await world.create(erasure(2, 2), 2)
+    doomed = await world.create(erasure(2, 1), 3)
+    world.release(doomed)
+    await settle(collector(world))
+    assert len(world.fragments_of(doomed)) == 4 * 3
+    await world.clock.advance(GRACE_DEFAULT_SECONDS + 1)
+    worker = collector(world)
+    await settle(worker)
+    assert world.fragments_of(doomed) == []
+    assert doomed not in world.rows
+    assert len(world.fragments_of(kept)) == 3 * 4
+    assert worker.status() == "1 contents collected"
+
+
+async def test_when_space_is_short_the_grace_gives_way() -> None:
+    world = World(3)
+    doomed = await world.create(copies(3))
+    world.release(doomed)
+    for drive in world.drives.values():
+        drive.inner._capacity = (await drive.usage()).live + 1
+    worker = collector(world)
+    await settle(worker)
+    assert worker.grace_gave_way
+    assert "space is short" in worker.status()
+    assert world.fragments_of(doomed) == []
+
+
+async def test_a_content_that_lives_again_is_left_alone() -> None:
+    """A metadata restore between the listing of what is condemned and the deletion."""
+    world = World(3)
+    content = await world.create(copies(3), 2)
+    world.release(content)
+    await world.clock.advance(GRACE_DEFAULT_SECONDS + 1)
+
+    walked = world.blocks
+
+    async def restored(name: ContentId) -> AsyncIterator[StoredBlock]:
+        async for block in walked(name):
+            world.rows[name].condemned_ns = None
+            yield block
+
+    world.blocks = restored  # type: ignore[assignment,method-assign]
+    worker = collector(world)
+    await settle(worker)
+    assert len(world.fragments_of(content)) == 9
+    assert content in world.rows
+    assert worker.status() == "0 contents collected"
+
+
+async def test_nothing_goes_while_the_rows_cannot_be_trusted() -> None:
+    world = World(3)
+    content = await world.create(copies(3))
+    world.release(content)
+    await world.clock.advance(GRACE_DEFAULT_SECONDS + 1)
+    world.trusted = False
+    await settle(collector(world))
+    assert len(world.fragments_of(content)) == 6
+
+
+async def test_a_silent_drive_does_not_hold_the_others_up() -> None:
+    world = World(3)
+    content = await world.create(copies(3))
+    world.release(content)
+    await world.clock.advance(GRACE_DEFAULT_SECONDS + 1)
+    next(iter(world.drives.values())).silent = True
+    await settle(collector(world))
+    assert content not in world.rows
+    assert len(world.fragments_of(content)) == 2  # the sweep's
+
+
+async def test_a_large_content_takes_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "BATCH_BLOCKS", 2)
+    world = World(3)
+    content = await world.create(copies(2), 5)
+    world.release(content)
+    await world.clock.advance(GRACE_DEFAULT_SECONDS + 1)
+    worker = collector(world)
+    assert await worker.work() is State.BUSY
+    assert len(world.fragments_of(content)) == 2 * (6 - 2)
+    assert content in world.rows
+    await settle(worker)
+    assert content not in world.rows
+
+
+async def test_an_unreadable_root_does_not_keep_the_row_for_ever() -> None:
+    """What hangs below it is GONE by its tag from then on: the sweep's."""
+    world = World(3)
+    content = await world.create(copies(2), 2)
+    root = world.rows[content].refs[-1]
+    for drive in world.drives.values():
+        for key in [key for key in drive.held() if key.block == root.id]:
+            drive.lose(key)
+    world.release(content)
+    await world.clock.advance(GRACE_DEFAULT_SECONDS + 1)
+    await settle(collector(world))
+    assert content not in world.rows
+    assert len(world.fragments_of(content)) == 4
+
+
+def test_the_horizon() -> None:
+    assert horizon(10_000_000_000, 4.0, short=False) == 6_000_000_000
+    assert horizon(10_000_000_000, 4.0, short=True) > 10_000_000_000
+
+
+def test_one_short_drive_is_enough() -> None:
+    roomy, tight = DriveUsage(100, 50, 50, 0, 1), DriveUsage(100, 4, 96, 0, 1)
+    assert space_is_short([roomy, tight])
+    assert not space_is_short([roomy])
+    assert not space_is_short([])
