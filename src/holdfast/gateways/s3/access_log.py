@@ -6,9 +6,10 @@ presigned URL until it expires. Headers are not logged, but for the user agent.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import msgspec
+
+from holdfast.gateways.s3.call import iso_date
 
 # A client can send a path or a user agent as long as its server lets it; the log does not have to keep that.
 _TEXT_MAX_CHARS = 2048
@@ -16,25 +17,6 @@ _TEXT_MAX_CHARS = 2048
 _SECRET = re.compile(
     r"((?:^|&)(?:X-Amz-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId)=)[^&]*", re.IGNORECASE
 )
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one line says. Times in seconds, sizes in bytes as they went over the wire, bodies only."""
-
-    time_ns: int
-    request_id: str
-    remote: str
-    access_key: str = ""
-    verb: str = ""
-    method: str
-    path: str
-    query: str = ""
-    status: int
-    error: str | None = None
-    received_bytes: int = 0
-    sent_bytes: int = 0
-    seconds: float
-    user_agent: str = ""
 
 
 class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,29 +37,46 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AccessLog:
-    """Formats entries and hands whole lines, newline included, to `write`, which must not block."""
+    """Formats lines and hands them over whole, newline included, to `write`, which must not block."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
         self._encoder = msgspec.json.Encoder()
 
-    def write(self, entry: Entry) -> None:
-        seconds, rest = divmod(entry.time_ns, 1_000_000_000)
+    def write(
+        self,
+        *,
+        time_ns: int,
+        request_id: str,
+        remote: str,
+        access_key: str,
+        verb: str,
+        method: str,
+        path: str,
+        query: str,
+        status: int,
+        error: str | None,
+        received_bytes: int,
+        sent_bytes: int,
+        seconds: float,
+        user_agent: str,
+    ) -> None:
+        """Log one request. `path` and `query` are as sent; sizes are of bodies, in bytes as they went over the wire."""
         line = _Line(
-            time=f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z",
-            request_id=entry.request_id,
-            remote=entry.remote,
-            method=entry.method,
-            path=entry.path[:_TEXT_MAX_CHARS],
-            status=entry.status,
-            seconds=round(entry.seconds, 6),
-            query=redact(entry.query)[:_TEXT_MAX_CHARS],
-            verb=entry.verb,
-            access_key=entry.access_key,
-            error=entry.error,
-            received_bytes=entry.received_bytes,
-            sent_bytes=entry.sent_bytes,
-            user_agent=entry.user_agent[:_TEXT_MAX_CHARS],
+            iso_date(time_ns),
+            request_id,
+            remote,
+            method,
+            path[:_TEXT_MAX_CHARS],
+            status,
+            round(seconds, 6),
+            redact(query)[:_TEXT_MAX_CHARS] if query else "",
+            verb,
+            access_key,
+            error,
+            received_bytes,
+            sent_bytes,
+            user_agent[:_TEXT_MAX_CHARS],
         )
         self._write(self._encoder.encode(line) + b"\n")
 

@@ -18,7 +18,7 @@ from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import Buffer
 from holdfast.gateways.s3 import checksums, xml
-from holdfast.gateways.s3.access_log import AccessLog, Entry
+from holdfast.gateways.s3.access_log import AccessLog
 from holdfast.gateways.s3.body import DRAIN_MAX_BYTES, Body, ClientGone, Receive
 from holdfast.gateways.s3.call import RESERVED_BUCKET, XML_TYPE, Answer, Call, Header, split_path, split_query
 from holdfast.gateways.s3.chunked import ChunkDecoder
@@ -242,6 +242,8 @@ class _Exchange:
                     self.headers.setdefault(lower, value)
             else:
                 query.setdefault(name, value)
+            if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
+                raise S3Error("InvalidURI", "Couldn't parse the specified URI.")
         return query
 
     def _expect_body(self, identity: Identity) -> None:
@@ -312,12 +314,14 @@ class _Exchange:
             self._sent = len(body)
             return status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        return await self._deliver_stream(answer.stream, status)
+        return await self._deliver_stream(answer.body, answer.stream, status)
 
-    async def _deliver_stream(self, stream: AsyncIterator[Buffer], status: int) -> int:
+    async def _deliver_stream(self, first: bytes, stream: AsyncIterator[Buffer], status: int) -> int:
         """Send pieces as the reader has them, while the client is there."""
         gone = asyncio.ensure_future(self._wait_until_gone())
         try:
+            await self._send({"type": "http.response.body", "body": first, "more_body": True})
+            self._sent += len(first)
             async for piece in stream:
                 if gone.done():
                     self._error = "ClientGone"
@@ -355,22 +359,20 @@ class _Exchange:
         if app.access_log is not None:
             client = scope.get("client")
             app.access_log.write(
-                Entry(
-                    time_ns=app.clock.now_ns(),
-                    request_id=self.request_id,
-                    remote=client[0] if client else "",
-                    access_key=self._identity.access_key if self._identity is not None else "",
-                    verb=verb,
-                    method=scope["method"],
-                    path=(scope.get("raw_path") or b"").decode("latin-1"),
-                    query=scope["query_string"].decode("latin-1"),
-                    status=status,
-                    error=self._error,
-                    received_bytes=self.body.received,
-                    sent_bytes=self._sent,
-                    seconds=seconds,
-                    user_agent=self.headers.get("user-agent", ""),
-                )
+                time_ns=app.clock.now_ns(),
+                request_id=self.request_id,
+                remote=client[0] if client else "",
+                access_key=self._identity.access_key if self._identity is not None else "",
+                verb=verb,
+                method=scope["method"],
+                path=(scope.get("raw_path") or b"").decode("latin-1"),
+                query=scope["query_string"].decode("latin-1"),
+                status=status,
+                error=self._error,
+                received_bytes=self.body.received,
+                sent_bytes=self._sent,
+                seconds=seconds,
+                user_agent=self.headers.get("user-agent", ""),
             )
 
 

@@ -1,5 +1,6 @@
 """A call: one request with what it names taken apart, and the answer to it. Values, and reading their parameters."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from holdfast.objects.names import check_bucket_name
 
 Header = tuple[bytes, bytes]
 
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.\-/*]*")
+
 XML_TYPE: Header = (b"content-type", b"application/xml")
 
 RESERVED_BUCKET = "health"
@@ -27,7 +30,7 @@ RESERVED_BUCKET = "health"
 
 @dataclass(slots=True)
 class Answer:
-    """Status, headers, and a body that is whole or a stream. `length` is the stream's."""
+    """Status, headers, and a body: whole, or with a stream that follows it."""
 
     status: int
     headers: list[Header] = field(default_factory=list)
@@ -123,6 +126,14 @@ def integer(call: Call, name: str, default: int, maximum: int, minimum: int = 0)
     return min(int(text), maximum)
 
 
+def version(call: Call) -> str | None:
+    """The version that the query names; None for the newest."""
+    named = call.query.get("versionId")
+    if named == "":
+        raise S3Error("InvalidArgument", "Version id cannot be the empty string", details={"ArgumentName": "versionId"})
+    return named
+
+
 def url_encoder(call: Call) -> Callable[[str], str] | None:
     """What keys are encoded with in a listing: `encoding-type`. None when they are not."""
     kind = call.query.get("encoding-type")
@@ -135,7 +146,9 @@ def url_encoder(call: Call) -> Callable[[str], str] | None:
 
 def encode_key(text: str) -> str:
     """As S3's `encoding-type=url` writes a key: "/" and "*" are left as they are, a space is "+"."""
-    return quote(text, safe="/*~ ").replace(" ", "+").replace("~", "%7E")
+    if _PLAIN_KEY.fullmatch(text):
+        return text
+    return quote(text, safe="/* ").replace(" ", "+").replace("~", "%7E")
 
 
 def quoted(etag: str) -> str:

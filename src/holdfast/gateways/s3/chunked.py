@@ -191,7 +191,7 @@ class ChunkDecoder:
     def _check(self, algorithm: str, text: str, signature: str) -> None:
         identity = self._identity
         string = f"{algorithm}\n{identity.timestamp}\n{identity.scope}\n{self._previous}\n{text}"
-        expected = hmac.digest(identity.signing_key, string.encode("latin-1"), "sha256").hex()
+        expected = identity.signing_key.sign(string.encode("latin-1"))
         if not hmac.compare_digest(expected, signature):
             raise S3Error(
                 "SignatureDoesNotMatch",

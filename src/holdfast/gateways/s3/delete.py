@@ -4,7 +4,7 @@ from holdfast.core.errors import HoldfastError
 from holdfast.core.limits import DELETE_BATCH_MAX_COUNT, KEY_MAX_BYTES
 from holdfast.gateways.s3 import checksums, metadata, xml
 from holdfast.gateways.s3.body import DOCUMENT_MAX_BYTES
-from holdfast.gateways.s3.call import XML_TYPE, Answer, Call, Header
+from holdfast.gateways.s3.call import XML_TYPE, Answer, Call, Header, version
 from holdfast.gateways.s3.errors import S3Error, from_holdfast, not_implemented
 from holdfast.objects.model import Deleted
 
@@ -14,7 +14,7 @@ async def delete_object(call: Call) -> Answer:
     conditions = metadata.write_conditions(call)
     if conditions.if_none_match:
         raise not_implemented("If-None-Match")
-    deleted = await call.store.delete_object(call.bucket, call.key, call.query.get("versionId"), conditions)
+    deleted = await call.store.delete_object(call.bucket, call.key, version(call), conditions)
     headers: list[Header] = []
     if deleted.version is not None:
         headers.append((b"x-amz-version-id", deleted.version.encode("ascii")))
@@ -36,20 +36,21 @@ async def delete_objects(call: Call) -> Answer:
     usable = [item for item in asked if 0 < len(item[0].encode()) <= KEY_MAX_BYTES]
     results = iter(await call.store.delete_objects(call.bucket, usable))
     parts: list[str] = []
-    for key, version in asked:
+    for key, named in asked:
         result: Deleted | HoldfastError | S3Error
         if 0 < len(key.encode()) <= KEY_MAX_BYTES:
             result = next(results)
         else:
             result = S3Error("KeyTooLongError", "Your key is too long")
         if isinstance(result, (HoldfastError, S3Error)):
-            parts += _failed(key, version, result)
+            parts += _failed(key, named, result)
         elif not quiet:
-            parts += _deleted(key, version, result)
+            parts += _deleted(key, named, result)
     return Answer(200, [XML_TYPE], xml.document("DeleteResult", parts))
 
 
 def _asked(item: xml.Element) -> tuple[str, str | None]:
+    """Key and version to delete. A condition on one of them (ETag, size, time) is not carried out: 501."""
     for child in item.children:
         if child.name not in ("Key", "VersionId"):
             raise not_implemented(child.name)
@@ -59,22 +60,22 @@ def _asked(item: xml.Element) -> tuple[str, str | None]:
     return key, item.text_of("VersionId") or None
 
 
-def _failed(key: str, version: str | None, error: HoldfastError | S3Error) -> list[str]:
+def _failed(key: str, named: str | None, error: HoldfastError | S3Error) -> list[str]:
     answer = error if isinstance(error, S3Error) else from_holdfast(error)
     return [
         "<Error>",
         xml.element("Key", key),
-        xml.element("VersionId", version) if version else "",
+        xml.element("VersionId", named) if named else "",
         xml.element("Code", answer.code),
         xml.element("Message", answer.message),
         "</Error>",
     ]
 
 
-def _deleted(key: str, version: str | None, deleted: Deleted) -> list[str]:
+def _deleted(key: str, named: str | None, deleted: Deleted) -> list[str]:
     parts = ["<Deleted>", xml.element("Key", key)]
-    if version is not None:
-        parts.append(xml.element("VersionId", version))
+    if named is not None:
+        parts.append(xml.element("VersionId", named))
     if deleted.delete_marker:
         parts.append("<DeleteMarker>true</DeleteMarker>")
         if deleted.version is not None:

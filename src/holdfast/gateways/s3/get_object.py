@@ -4,7 +4,7 @@ from holdfast.core.limits import PARTS_MAX_COUNT
 from holdfast.core.ranges import ByteRange
 from holdfast.gateways.s3 import conditions, metadata
 from holdfast.gateways.s3.body import WHOLE_BODY_MAX_BYTES
-from holdfast.gateways.s3.call import Answer, Call, Header, integer
+from holdfast.gateways.s3.call import Answer, Call, Header, integer, version
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.gateways.s3.store import ObjectReader
 from holdfast.objects.model import ObjectInfo
@@ -12,21 +12,24 @@ from holdfast.objects.model import ObjectInfo
 
 async def head_object(call: Call) -> Answer:
     """HEAD /bucket/key."""
-    info = await call.store.object_info(call.bucket, call.key, call.query.get("versionId"))
+    info = await call.store.object_info(call.bucket, call.key, version(call))
     status, headers, _ = _prepare(call, info)
     return Answer(status, headers)
 
 
 async def get_object(call: Call) -> Answer:
     """GET /bucket/key. The bytes come straight from the reader; small ones are sent in one message."""
-    reader = await call.store.open_object(call.bucket, call.key, call.query.get("versionId"))
+    reader = await call.store.open_object(call.bucket, call.key, version(call))
     status, headers, wanted = _prepare(call, reader.info)
     length = reader.info.size if wanted is None else wanted.length
     if length == 0:
         return Answer(status, headers)
     if length <= WHOLE_BODY_MAX_BYTES:
         return Answer(status, headers, await _read_whole(reader, wanted))
-    return Answer(status, headers, stream=reader.read(wanted))
+    stream = reader.read(wanted)
+    # The first piece is awaited here: what cannot be read at all is answered with an error, not with a broken 200.
+    first = bytes(await anext(stream))
+    return Answer(status, headers, first, stream)
 
 
 async def _read_whole(reader: ObjectReader, wanted: ByteRange | None) -> bytes:

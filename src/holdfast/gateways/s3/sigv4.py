@@ -34,6 +34,11 @@ EMPTY_SHA256 = hashlib.sha256().hexdigest()
 # One signing key per access key, day and region: far more than a store has keys in use at a time.
 _SIGNING_KEYS_MAX_COUNT = 4096
 
+# RFC 2104.
+_SHA256_BLOCK_BYTES = 64
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+
 _CANONICAL_PATH = re.compile(rb"[A-Za-z0-9\-._~/]*")
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256[ \t]+Credential=([^,\s]+)[ \t]*,[ \t]*SignedHeaders=([^,\s]+)[ \t]*,[ \t]*Signature=([^,\s]+)"
@@ -66,6 +71,35 @@ class SignedRequest:
     """Other spellings of `host` to accept: a proxy in front may have cut or added the port."""
 
 
+class SigningKey:
+    """HMAC-SHA-256 under one key, its first blocks hashed in advance: a quarter of the time of `hmac.digest`."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        """`key` is 32 bytes."""
+        block = key.ljust(_SHA256_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(block.translate(_INNER_PAD))
+        self._outer = hashlib.sha256(block.translate(_OUTER_PAD))
+
+    def sign(self, message: bytes) -> str:
+        """In hex."""
+        inner = self._inner.copy()
+        inner.update(message)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
+@lru_cache(maxsize=_SIGNING_KEYS_MAX_COUNT)
+def signing_key(secret: str, date: str, region: str) -> SigningKey:
+    """The key of one day and region. `date` is YYYYMMDD."""
+    key = b"AWS4" + secret.encode()
+    for step in (date, region, "s3", "aws4_request"):
+        key = hmac.digest(key, step.encode("latin-1"), "sha256")
+    return SigningKey(key)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A request whose signature was checked, and what is needed to check the chunks of its body."""
@@ -74,18 +108,9 @@ class Identity:
     payload: str
     """`x-amz-content-sha256`: a hash in hex, or one of the constants above."""
     signature: str
-    signing_key: bytes
+    signing_key: SigningKey
     timestamp: str
     scope: str
-
-
-@lru_cache(maxsize=_SIGNING_KEYS_MAX_COUNT)
-def signing_key(secret: str, date: str, region: str) -> bytes:
-    """The key of one day and region. `date` is YYYYMMDD."""
-    key = b"AWS4" + secret.encode()
-    for step in (date, region, "s3", "aws4_request"):
-        key = hmac.digest(key, step.encode("latin-1"), "sha256")
-    return key
 
 
 def canonical_path(path: bytes) -> str:
@@ -120,7 +145,9 @@ def string_to_sign(timestamp: str, scope: str, canonical: bytes) -> bytes:
 def verify(request: SignedRequest, credentials: Credentials, region: str, now: float) -> Identity:
     """Who signed the request. `now` is seconds since 1970 UTC; `region` "" accepts any. Raises S3Error."""
     authorization = request.headers.get("authorization")
-    presigned = next((True for name, _ in request.query if name in ("X-Amz-Signature", "X-Amz-Algorithm")), False)
+    presigned = False
+    for name, _ in request.query:
+        presigned = presigned or name in ("X-Amz-Signature", "X-Amz-Algorithm")
     if authorization is None:
         if presigned:
             return _verify_presigned(request, credentials, region, now)
@@ -210,8 +237,10 @@ def _check(
     headers = request.headers
     if "x-amz-security-token" in headers:
         raise S3Error("InvalidToken", "The provided token is malformed or otherwise invalid.")
-    signed = names.split(";")
-    _check_signed(signed, headers, malformed)
+    signed = _split_names(names)
+    if signed is None:
+        raise S3Error(malformed, "SignedHeaders must hold host, be sorted and without repetition.")
+    _check_signed(signed, headers)
     try:
         secret = credentials.secret(access_key)
     except NotFound:
@@ -224,7 +253,7 @@ def _check(
     for host in (headers["host"], *request.hosts):
         lines = [f"{name}:{_canonical_value(host if name == 'host' else headers[name])}\n" for name in signed]
         canonical = f"{request.method}\n{path}\n{query}\n{''.join(lines)}\n{names}\n{payload}".encode("latin-1")
-        expected = hmac.digest(key, string_to_sign(timestamp, scope, canonical), "sha256").hex()
+        expected = key.sign(string_to_sign(timestamp, scope, canonical))
         if hmac.compare_digest(expected, signature if signature.isascii() else ""):
             return Identity(access_key, payload, signature, key, timestamp, scope)
     raise S3Error(
@@ -235,6 +264,7 @@ def _check(
     )
 
 
+@lru_cache(maxsize=1024)
 def _split_credential(credential: str, timestamp: str, region: str, malformed: str) -> tuple[str, str, str]:
     """Access key, scope as signed, and region; the scope checked."""
     access_key, _, scope = credential.partition("/")
@@ -255,12 +285,17 @@ def _split_credential(credential: str, timestamp: str, region: str, malformed: s
     return access_key, scope, key_region
 
 
-def _check_signed(signed: Sequence[str], headers: Mapping[str, str], malformed: str) -> None:
-    """Every signed header is there, once, in order, and nothing that must be signed is missing."""
-    if "host" not in signed:
-        raise S3Error(malformed, "The host header must be signed.")
-    if list(signed) != sorted(set(signed)):
-        raise S3Error(malformed, "SignedHeaders must be sorted and without repetition.")
+@lru_cache(maxsize=1024)
+def _split_names(names: str) -> tuple[str, ...] | None:
+    """The names in SignedHeaders; None when they are not as they must be. Clients send few different ones."""
+    signed = tuple(names.split(";"))
+    if "host" not in signed or signed != tuple(sorted(set(signed))):
+        return None
+    return signed
+
+
+def _check_signed(signed: Sequence[str], headers: Mapping[str, str]) -> None:
+    """Every signed header is there, and nothing that must be signed is missing."""
     missing = [name for name in signed if name not in headers]
     if missing:
         raise S3Error("AccessDenied", f"Signed headers are not in the request: {', '.join(missing)}")

@@ -149,7 +149,7 @@ class Driver:
             "path": path,
             "raw_path": path.encode(),
             "query_string": "&".join(
-                f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query
+                f"{quote(name, safe='')}={quote(value, safe='', errors='surrogateescape')}" for name, value in query
             ).encode(),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
             "client": ("127.0.0.1", 1),

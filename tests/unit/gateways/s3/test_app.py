@@ -12,13 +12,13 @@ from holdfast.core.errors import Corrupt, Full, HoldfastError, NotEnoughFragment
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import MIB
 from holdfast.core.ranges import ByteRange
-from holdfast.gateways.s3 import Settings, body, checksums
+from holdfast.gateways.s3 import Settings, app, body, checksums
 from holdfast.gateways.s3.routing import VERBS
 from holdfast.gateways.s3.sigv4 import STREAMING_SIGNED, UNSIGNED_PAYLOAD
 from holdfast.testing.signing import CHUNKED, chunked_length, signature
 from tests.unit.gateways.s3.asgi import Answer, Driver
 from tests.unit.gateways.s3.fake_store import FakeReader, FakeStore
-from tests.unit.gateways.s3.signing import SIGNER
+from tests.unit.gateways.s3.signing import SIGNER, identity
 
 
 @pytest.fixture
@@ -293,6 +293,27 @@ async def test_a_read_that_breaks_never_looks_whole(driver: Driver, monkeypatch:
         await driver.request("GET", "/bucket/k")
     assert json.loads(driver.lines[-1])["error"] == "corrupt"
     assert _BreakingReader.closed
+
+
+async def test_what_cannot_be_read_at_all_is_an_error(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    await driver.request("PUT", "/bucket/k", body=b"x" * 200_000)
+
+    async def read(self: FakeReader, range: ByteRange | None = None) -> AsyncIterator[Buffer]:
+        if self.info.size:
+            raise NotEnoughFragments("two drives are missing")
+        yield b""
+
+    monkeypatch.setattr(FakeReader, "read", read)
+    answer = await driver.request("GET", "/bucket/k")
+    assert (answer.status, _code(answer)) == (503, "ServiceUnavailable")
+
+
+async def test_a_query_that_is_no_text_is_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "verify", lambda *_: identity(UNSIGNED_PAYLOAD, ""))
+    for name in ("prefix", "marker", "delimiter"):
+        answer = await driver.send("GET", "/bucket", [(name, "\udcff")], {"host": "localhost"}, ())
+        assert _code(answer) == "InvalidURI"
+    assert _code(await driver.request("GET", "/bucket/k", [("versionId", "")])) == "InvalidArgument"
 
 
 async def test_a_download_stops_when_the_client_leaves(driver: Driver) -> None:
