@@ -32,6 +32,7 @@ from holdfast.drives.buffers import BufferPool
 from holdfast.drives.directory import DirectoryDrive, open_drive
 from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.os_disk import OsDisk
+from holdfast.drives.relaxed_disk import RelaxedDisk
 from holdfast.erasure import Code
 from holdfast.meta.interface import Meta, Put
 from holdfast.meta.local.engine import LocalMeta
@@ -128,7 +129,8 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
 
     Raises NodeDown when none of them is a drive, and what opening the parts raises.
     """
-    clock, randomness, disk = SystemClock(), SystemRandomness(), OsDisk()
+    clock, randomness = SystemClock(), SystemRandomness()
+    disk: Disk = OsDisk() if settings.sync == "strict" else RelaxedDisk(OsDisk())
     site = survey(disk, settings.drives)
     if site is None:
         raise NodeDown(f"{settings.drives[0]} is no Holdfast drive: mount the disk that belongs there")
