@@ -1,0 +1,240 @@
+"""One block from its drives: data fragments first, whatever else is needed after that.
+
+Order of asking:
+1. the homes of the newest layout: data, then parity; drives that are away or slow last;
+2. when a home has no fragment, or no good one, the home of that fragment in an older live layout;
+3. when all those are exhausted, every attached drive is asked which fragments it holds (handoffs are found so).
+
+At first k fragments are asked for. One that fails is made up for at once; when some are late, one more is asked for,
+and again after each such delay. As soon as k are here they are checked and joined in one go, off the event loop.
+
+Rules: a byte reaches the caller only if its fragment, and every piece computed from others, is what the block's id
+commits to. Nothing is left running when `run` is over.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from holdfast.cluster.latency import Latency
+from holdfast.cluster.proof import Proven, prove
+from holdfast.cluster.slow import SlowDrives
+from holdfast.core.clock import Clock
+from holdfast.core.errors import Corrupt, HoldfastError, NotEnoughFragments, NotFound, Unavailable
+from holdfast.core.ids import Buffer, DriveId
+from holdfast.drives.interface import Drive, FragmentKey, FragmentPart
+from holdfast.erasure import BlockRef
+
+# A read that is not done by then is given up.
+READ_TIMEOUT_SECONDS = 30.0
+
+# A drive that lost against a hedge is asked last for so long: the next reads do not wait for it in turn.
+SLOW_READER_SECONDS = 1.0
+
+# In place of an index: the task asks what a drive holds.
+NO_FRAGMENT = -1
+
+# Blocks up to this length are checked on the event loop: below it the hop to a thread costs more than the hashing.
+INLINE_MAX_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A fragment that is not as it should be, found while reading."""
+
+    index: int
+    drive: DriveId | None
+    """Where the bad one lies; None when it was not found anywhere it was looked for."""
+    reason: str
+
+
+class Read:
+    """One read in progress. `damage` says, once it is over, what was found wrong."""
+
+    def __init__(
+        self,
+        ref: BlockRef,
+        homes: list[list[DriveId]],
+        drives: Mapping[DriveId, Drive],
+        slow: SlowDrives,
+        latency: Latency,
+        clock: Clock,
+        executor: Executor | None,
+    ) -> None:
+        """`homes` are, for each fragment, the drives to try, in order."""
+        self._ref = ref
+        self._drives = drives
+        self._slow = slow
+        self._latency = latency
+        self._clock = clock
+        self._executor = executor
+        self._later = [deque(places) for places in homes]
+        self._parts: dict[int, tuple[DriveId, FragmentPart]] = {}
+        self._bad: dict[tuple[int, DriveId], str] = {}
+        self._absent: dict[int, set[DriveId]] = {}
+        self._silent: set[DriveId] = set()
+        self._tried: set[tuple[int, DriveId]] = set()
+        self._pending: dict[asyncio.Task[None], tuple[int, DriveId]] = {}
+        self._searched = False
+        self._is_late = False
+        self._was_hedged = False
+        self._timer: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._queue: deque[tuple[int, DriveId]] = deque()
+        for index in sorted(range(len(homes)), key=self._reluctance):
+            self._try_next_place(index)
+
+    async def run(self) -> Buffer:
+        """The sealed block. Raises NotFound, NotEnoughFragments, Corrupt."""
+        self._timer = asyncio.ensure_future(self._pace())
+        try:
+            while True:
+                await self._collect()
+                proven = await self._prove()
+                for index, reason in proven.bad.items():
+                    drive, _ = self._parts.pop(index)
+                    self._bad[index, drive] = reason
+                    self._try_next_place(index, at_once=True)
+                if proven.sealed is not None:
+                    return proven.sealed
+        finally:
+            await self._stop()
+
+    @property
+    def damage(self) -> list[Damage]:
+        found = [Damage(index, drive, reason) for (index, drive), reason in self._bad.items()]
+        lacking = [
+            Damage(index, None, "not where it belongs")
+            for index in self._absent
+            if index not in self._parts and not any(bad == index for bad, _ in self._bad)
+        ]
+        return found + lacking
+
+    def _reluctance(self, index: int) -> tuple[bool, int]:
+        places = self._later[index]
+        return not places or places[0] not in self._drives or self._slow.is_slow(places[0]), index
+
+    def _try_next_place(self, index: int, *, at_once: bool = False) -> None:
+        """Queue the next drive where fragment `index` may be."""
+        if self._later[index]:
+            place = index, self._later[index].popleft()
+            if at_once:
+                self._queue.appendleft(place)
+            else:
+                self._queue.append(place)
+
+    async def _collect(self) -> None:
+        """Wait for k fragments, keeping k on their way."""
+        k = self._ref.code.k
+        while len(self._parts) < k:
+            while len(self._parts.keys() | self._on_their_way()) < k and self._ask():
+                pass
+            if self._is_late or (self._searched and not self._pending):
+                raise self._verdict()
+            if not self._pending:
+                self._search()
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+
+    def _on_their_way(self) -> set[int]:
+        return {index for index, _ in self._pending.values() if index != NO_FRAGMENT}
+
+    def _ask(self) -> bool:
+        """Ask for the next fragment in the queue; False when there is none."""
+        while self._queue:
+            index, drive = self._queue.popleft()
+            if index in self._parts or (index, drive) in self._tried:
+                continue
+            self._tried.add((index, drive))
+            attached = self._drives.get(drive)
+            if attached is None:
+                self._silent.add(drive)
+                self._try_next_place(index, at_once=True)
+                continue
+            self._start(self._fetch(index, attached), index, drive)
+            return True
+        return False
+
+    def _start(self, coroutine: Coroutine[None, None, None], index: int, drive: DriveId) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._pending[task] = index, drive
+        task.add_done_callback(self._ended)
+
+    async def _fetch(self, index: int, attached: Drive) -> None:
+        drive, began = attached.id, self._clock.monotonic()
+        try:
+            part = await attached.get(FragmentKey(self._ref.id, index))
+        except NotFound:
+            self._absent.setdefault(index, set()).add(drive)
+        except Corrupt as error:
+            self._bad[index, drive] = str(error)
+        except Unavailable:
+            self._silent.add(drive)
+        else:
+            self._latency.observe(self._clock.monotonic() - began)
+            self._parts.setdefault(index, (drive, part))
+            return
+        self._try_next_place(index, at_once=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        index, _ = self._pending.pop(task)
+        if self._wake is None or self._wake.done():
+            return
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._wake.set_exception(error)
+        elif index not in self._parts or len(self._parts) >= self._ref.code.k or not self._pending:
+            self._wake.set_result(None)
+
+    async def _pace(self) -> None:
+        """Ask for one more whenever those on their way are late; give up in the end."""
+        deadline = self._clock.monotonic() + READ_TIMEOUT_SECONDS
+        while self._queue and self._clock.monotonic() < deadline:
+            await self._clock.sleep(self._latency.hedge_after)
+            if self._ask():
+                self._was_hedged = True
+        await self._clock.sleep(max(0.0, deadline - self._clock.monotonic()))
+        self._is_late = True
+        self._silent.update(drive for _, drive in self._pending.values())
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _search(self) -> None:
+        """Ask every drive what it holds of the block."""
+        self._searched = True
+        keys = [FragmentKey(self._ref.id, index) for index in range(self._ref.code.width)]
+        for drive, attached in list(self._drives.items()):
+            self._start(self._look_for(keys, attached), NO_FRAGMENT, drive)
+
+    async def _look_for(self, keys: list[FragmentKey], attached: Drive) -> None:
+        """Queue what a drive holds of the block and was not tried yet."""
+        try:
+            held = await attached.has(keys)
+        except Unavailable:
+            self._silent.add(attached.id)
+            return
+        self._queue.extend((key.index, attached.id) for key, is_held in zip(keys, held, strict=True) if is_held)
+
+    async def _prove(self) -> Proven:
+        parts = {index: part for index, (_, part) in self._parts.items()}
+        if self._ref.length <= INLINE_MAX_BYTES:
+            return prove(self._ref, parts)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, prove, self._ref, parts)
+
+    def _verdict(self) -> HoldfastError:
+        name, code = self._ref.id.hex(), self._ref.code
+        if not self._silent and not self._bad and not self._parts:
+            return NotFound(f"no drive holds anything of block {name}")
+        said = f"block {name}: {len(self._parts)} good fragments of the {code.k} that {code} needs"
+        if self._bad and not self._silent:
+            return Corrupt(f"{said}, {len(self._bad)} bad ones")
+        return NotEnoughFragments(f"{said}, {len(self._bad)} bad ones; {len(self._silent)} drives do not answer")
+
+    async def _stop(self) -> None:
+        if self._was_hedged:
+            self._slow.note(drive for _, drive in self._pending.values())
+        tasks = [*self._pending, *([self._timer] if self._timer else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

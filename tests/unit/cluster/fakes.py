@@ -1,0 +1,134 @@
+"""Drives that misbehave when told to, and a cluster of them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from blake3 import blake3
+
+from holdfast.cluster import Cluster
+from holdfast.core.clock import Clock
+from holdfast.core.errors import Corrupt, Full, HoldfastError
+from holdfast.core.ids import BlockId, DriveId
+from holdfast.core.ranges import ByteRange
+from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart
+from holdfast.drives.memory import MemoryDrive
+from holdfast.erasure import BlockRef
+from holdfast.placement import Layout, LayoutDrive, first_layout
+from holdfast.testing.clock import FakeClock
+
+
+def drive_id(number: int) -> DriveId:
+    return DriveId(blake3(f"drive {number}".encode()).digest()[:16])
+
+
+def layout_of(count: int) -> Layout:
+    return first_layout(LayoutDrive(drive_id(i), 10**12, f"n{i}") for i in range(count))
+
+
+class FakeDrive:
+    """A memory drive that can be down, full, hang, answer late, and rot with or without noticing."""
+
+    def __init__(self, id: DriveId, clock: Clock) -> None:
+        self.memory = MemoryDrive(id)
+        self.clock = clock
+        self.error: type[HoldfastError] | None = None
+        """Raised by every call."""
+        self.is_full = False
+        self.seconds = 0.0
+        """Every call takes this long."""
+        self.rot: dict[FragmentKey, bool] = {}
+        """Fragments whose bytes are wrong; True when the drive notices by its own checksum."""
+        self.calls: list[str] = []
+        self.running = 0
+
+    @property
+    def id(self) -> DriveId:
+        return self.memory.id
+
+    async def _enter(self, name: str) -> None:
+        self.calls.append(name)
+        self.running += 1
+        try:
+            if self.seconds:
+                await self.clock.sleep(self.seconds)
+            else:
+                await asyncio.sleep(0)
+        finally:
+            self.running -= 1
+        if self.error is not None:
+            raise self.error(f"{name} failed")
+
+    async def put(self, fragments: Sequence[Fragment]) -> None:
+        await self._enter("put")
+        if self.is_full:
+            raise Full("no space")
+        for fragment in fragments:
+            self.rot.pop(fragment.key, None)
+        await self.memory.put(fragments)
+
+    async def get(self, key: FragmentKey, range: ByteRange | None = None) -> FragmentPart:
+        await self._enter("get")
+        part = await self.memory.get(key, range)
+        if key in self.rot:
+            if self.rot[key]:
+                raise Corrupt("checksum")
+            spoiled = bytearray(part.data)
+            spoiled[len(spoiled) // 2] ^= 1
+            return replace(part, data=bytes(spoiled))
+        return part
+
+    async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
+        await self._enter("has")
+        return await self.memory.has(keys)
+
+    async def delete(self, keys: Sequence[FragmentKey]) -> None:
+        await self._enter("delete")
+        for key in keys:
+            self.rot.pop(key, None)
+        await self.memory.delete(keys)
+
+    async def list(self, after: FragmentKey | None = None, limit: int = 1000) -> list[FragmentInfo]:
+        return await self.memory.list(after, limit)
+
+    async def usage(self) -> DriveUsage:
+        return await self.memory.usage()
+
+    async def close(self) -> None:
+        await self.memory.close()
+
+    async def holds(self, ref: BlockRef | BlockId) -> set[int]:
+        """Indexes of the fragments of a block that are here, good or not."""
+        block = ref.id if isinstance(ref, BlockRef) else ref
+        return {info.key.index for info in await self.memory.list(None, 1 << 30) if info.key.block == block}
+
+
+class Group:
+    """Drives 0 to count-1, a layout of them, and a cluster over both; damage is noted."""
+
+    def __init__(self, count: int, clock: Clock | None = None, spare: int = 0) -> None:
+        self.clock = clock or FakeClock()
+        self.drives = {drive_id(i): FakeDrive(drive_id(i), self.clock) for i in range(count + spare)}
+        self.layout = layout_of(count)
+        self.damage: list[tuple[BlockRef, int, DriveId | None, str]] = []
+        self.cluster = Cluster(
+            self.drives, [self.layout], clock=self.clock, on_damage=lambda *found: self.damage.append(found)
+        )
+
+    def __getitem__(self, number: int) -> FakeDrive:
+        return self.drives[drive_id(number)]
+
+    async def homes(self, ref: BlockRef) -> list[FakeDrive]:
+        """The home of each fragment by the newest layout."""
+        stat = await self.cluster.stat(ref)
+        return [self.drives[home] for home in stat.homes if home is not None]
+
+    @property
+    def running(self) -> int:
+        """Calls in flight on all drives."""
+        return sum(drive.running for drive in self.drives.values())
+
+
+def stray_tasks() -> set["asyncio.Task[object]"]:
+    """Tasks beside the one that asks."""
+    return asyncio.all_tasks() - {asyncio.current_task()}
