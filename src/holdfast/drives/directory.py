@@ -136,7 +136,13 @@ class DirectoryDrive:
         died. Raises Full (no room to move to), NodeDown, Corrupt.
         """
         self._check_open()
-        return await self._compactor.step(budget_bytes, wasted_share)
+        while True:
+            try:
+                return await self._compactor.step(budget_bytes, wasted_share)
+            except StaleIndex as error:
+                await self._in_thread(partial(self._index.recover, error))
+            except OSError as error:
+                raise NodeDown(f"drive {self._directory} fails ({error.strerror}): check the disk") from error
 
     async def close(self) -> None:
         if self._closing is None:
@@ -242,7 +248,7 @@ def _open_parts(
         index = _acquire(directory, disk, identity.drive, randomness, sizes.index_map, reserve)
         try:
             adopt_segments(directory, disk, index)
-        except Full:
+        except (Full, StaleIndex):
             # It waits for the next open or compaction; until then the segment is scanned when the index is rebuilt.
             pass
         except BaseException:

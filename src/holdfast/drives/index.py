@@ -392,6 +392,9 @@ class Index:
         path = self._root / name
         data = path / "data.mdb"
         try:
+            if not create and not data.is_file():
+                # LMDB would make an empty one, whatever it is told about creating.
+                raise self._stale("is gone")
             environment = lmdb.open(
                 str(path),
                 map_size=self._map_bytes,
