@@ -15,8 +15,8 @@ from holdfast.gateways.s3.body import Body
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.gateways.s3.settings import Settings
 from holdfast.gateways.s3.sigv4 import Identity
-from holdfast.gateways.s3.store import Store
 from holdfast.objects.names import check_bucket_name
+from holdfast.objects.store import Store
 
 Header = tuple[bytes, bytes]
 

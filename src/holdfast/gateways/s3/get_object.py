@@ -6,20 +6,26 @@ from holdfast.gateways.s3 import conditions, metadata
 from holdfast.gateways.s3.body import WHOLE_BODY_MAX_BYTES
 from holdfast.gateways.s3.call import Answer, Call, Header, integer, version
 from holdfast.gateways.s3.errors import S3Error
-from holdfast.gateways.s3.store import ObjectReader
 from holdfast.objects.model import ObjectInfo
+from holdfast.objects.store import MarkedDeleted, ObjectReader
 
 
 async def head_object(call: Call) -> Answer:
     """HEAD /bucket/key."""
-    info = await call.store.object_info(call.bucket, call.key, version(call))
+    try:
+        info = await call.store.object_info(call.bucket, call.key, version(call))
+    except MarkedDeleted as error:
+        raise _delete_marker(call, error.marker) from None
     status, headers, _ = _prepare(call, info)
     return Answer(status, headers)
 
 
 async def get_object(call: Call) -> Answer:
     """GET /bucket/key. The bytes come straight from the reader; small ones are sent in one message."""
-    reader = await call.store.open_object(call.bucket, call.key, version(call))
+    try:
+        reader = await call.store.open_object(call.bucket, call.key, version(call))
+    except MarkedDeleted as error:
+        raise _delete_marker(call, error.marker) from None
     status, headers, wanted = _prepare(call, reader.info)
     length = reader.info.size if wanted is None else wanted.length
     if length == 0:

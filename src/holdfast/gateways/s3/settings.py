@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from holdfast.gateways.s3.sigv4 import Credentials
-from holdfast.gateways.s3.store import Store
+from holdfast.objects.store import Store
 
 DEFAULT_REGION = "us-east-1"
 

@@ -13,8 +13,8 @@ from holdfast.core.errors import HoldfastError
 from holdfast.gateways.s3 import Application, Services, Settings, create_app
 from holdfast.gateways.s3.access_log import AccessLog
 from holdfast.testing.clock import FakeClock, SeededRandomness
-from tests.unit.gateways.s3.fake_store import FakeStore
 from tests.unit.gateways.s3.signing import SIGNER, ExampleKey
+from tests.unit.objects.world import World
 
 
 @dataclass
@@ -28,11 +28,10 @@ class Answer:
 
 
 class Driver:
-    """The gateway over a store in a dict, with a clock that stands still."""
+    """The gateway over a store in memory, with a clock that stands still and a bucket named "bucket"."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.clock = FakeClock()
-        self.store = FakeStore()
         self.lines: list[bytes] = []
         self.not_ready: HoldfastError | None = None
         self.app: Application = create_app(
@@ -45,7 +44,14 @@ class Driver:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Services]:
+        world = await World.open()
+        self.store = world.store
         yield Services(self.store, ExampleKey(), self._ready)
+        await world.close()
+
+    async def keys(self) -> list[str]:
+        """What the bucket holds."""
+        return [info.key for info in (await self.store.list_objects("bucket")).objects]
 
     async def _ready(self) -> None:
         if self.not_ready is not None:

@@ -1,4 +1,4 @@
-"""The gateway over a store in memory, as a module that any ASGI server can be pointed at."""
+"""The gateway over a store in memory, as a module that any ASGI server can be pointed at. One worker only."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from holdfast.core.errors import NotFound
 from holdfast.gateways.s3 import Services, Settings, create_app
-from tests.unit.gateways.s3.fake_store import FakeStore
+from tests.unit.objects.world import World
 
 ACCESS_KEY = "AKIDEXAMPLE"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -45,7 +45,9 @@ async def ready() -> None:
 
 @asynccontextmanager
 async def open_services() -> AsyncIterator[Services]:
-    yield Services(FakeStore(), OneKey(), ready)
+    world = await World.open()
+    yield Services(world.store, OneKey(), ready)
+    await world.close()
 
 
 app = create_app(
