@@ -8,13 +8,15 @@ Rules:
 - Nothing is written that was not checked against the block's commitment: a copy by its leaves, a rebuilt fragment by
   the whole commitment (`erasure.rebuild`).
 - Nothing is dropped before the home's fragment of that index was read and checked, or written, by this very call.
-- Deletions are skipped when the newest layout changed meanwhile: what was surplus may be at home now.
-- One process moves fragments at a time; whoever starts the workers sees to it (the composition root holds a lock).
-  Two movers that believe in different layouts could each drop what the other keeps.
+- Two healers that believe in different layouts could each drop what the other keeps. So deletions are made one block
+  at a time, in this process by a lock and across processes by the `exclusive` that is handed in, and each time the
+  drives are asked once more, inside the lock, whether they still hold what is to be kept. A process that is stopped
+  in there holds the others up; it never wakes to delete by what it knew yesterday.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from holdfast.core.errors import Corrupt, NotFound, Unavailable
@@ -23,6 +25,9 @@ from holdfast.drives.interface import Drive, Fragment, FragmentKey, FragmentPart
 from holdfast.erasure import BlockRef, Code, check_fragment, rebuild
 from holdfast.upkeep.interface import Layouts, Placing, StoredBlock
 from holdfast.upkeep.plan import BlockPlan, Place, Survey, plan_block
+
+Exclusive = Callable[[], AbstractAsyncContextManager[None]]
+"""Holds every other process's healer off while it is entered (flock). Nothing, where only one process has a healer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +71,11 @@ async def survey_blocks(drives: Mapping[DriveId, Drive], placing: Placing, refs:
 class Healer:
     """Acts on blocks, through the drives that are attached."""
 
-    def __init__(self, drives: Mapping[DriveId, Drive], layouts: Layouts) -> None:
+    def __init__(self, drives: Mapping[DriveId, Drive], layouts: Layouts, exclusive: Exclusive = nullcontext) -> None:
         self._drives = drives
         self._layouts = layouts
+        self._exclusive = exclusive
+        self._lock = asyncio.Lock()
 
     async def survey(self, blocks: Sequence[StoredBlock], placing: Placing) -> list[Survey]:
         return await survey_blocks(self._drives, placing, [block.ref for block in blocks])
@@ -135,7 +142,7 @@ class Healer:
         written = await asyncio.gather(*(self._write(drive, fragment, survey) for drive, fragment in writes))
         failed = {fragment.key.index for (_, fragment), done in zip(writes, written, strict=True) if not done}
         drop = [place for place in plan.drop if place[0] not in failed]
-        dropped = await self._drop(block.ref, placing, drop)
+        dropped = await self._drop(block.ref, placing, drop, plan.keep) if drop else 0
         return Healed(
             whole=not (plan.waiting or plan.lost or failed) and dropped == len(plan.drop),
             lost=plan.lost,
@@ -155,17 +162,20 @@ class Healer:
             return False
         return True
 
-    async def _drop(self, ref: BlockRef, placing: Placing, places: Sequence[Place]) -> int:
-        """Delete fragments, unless the layout changed; how many were deleted."""
-        if not places or (await self._layouts.live())[0].version != placing.version:
-            return 0
+    async def _drop(self, ref: BlockRef, placing: Placing, places: Sequence[Place], keep: Mapping[int, DriveId]) -> int:
+        """Delete fragments that are still surplus; how many were deleted."""
         dropped = 0
-        for index, drive in places:
-            try:
-                await self._drives[drive].delete([FragmentKey(ref.id, index)])
-            except Unavailable:
-                continue
-            dropped += 1
+        async with self._lock, self._exclusive():
+            if (await self._layouts.live())[0].version != placing.version:
+                return 0
+            for index, drive in places:
+                key = FragmentKey(ref.id, index)
+                try:
+                    if (await self._drives[keep[index]].has([key]))[0]:
+                        await self._drives[drive].delete([key])
+                        dropped += 1
+                except Unavailable:
+                    continue
         return dropped
 
 
@@ -178,7 +188,7 @@ def to_read(code: Code, plan: BlockPlan, survey: Survey) -> list[Place]:
     places = {copy.index: (copy.index, copy.source) for copy in plan.copies}
     rebuilding = {index for index, _ in plan.rebuild}
     for index in {index for index, _ in plan.drop} - places.keys() - rebuilding:
-        places[index] = (index, min(drive for drive in survey.good[index] if (index, drive) not in plan.drop))
+        places[index] = (index, plan.keep[index])
     if rebuilding:
         for index in sorted(survey.good):
             if len(places) >= code.k:

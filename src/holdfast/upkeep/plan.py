@@ -13,7 +13,7 @@ The rules of a repair, in the order in which they apply to each fragment of a bl
    fragment of its block, it would hardly protect.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.core.ids import DriveId
@@ -64,7 +64,9 @@ class BlockPlan:
     rebuild: tuple[Place, ...] = ()
     """Fragments to compute from k others, and where to put them."""
     drop: tuple[Place, ...] = ()
-    """What to delete, each only after the fragment of that index is durable at home."""
+    """What to delete, each only while a good fragment of that index is durable where `keep` says."""
+    keep: Mapping[int, DriveId] = field(default_factory=dict)
+    """Where each fragment is to be once the plan was carried out: its home, or its refuge. Silent ones are left out."""
     waiting: tuple[int, ...] = ()
     """Fragments whose home does not answer."""
     homeless: tuple[int, ...] = ()
@@ -91,6 +93,7 @@ def plan_block(code: Code, preferred: Sequence[DriveId], survey: Survey) -> Bloc
     missing = tuple(index for index in range(code.width) if index not in survey.good)
     lost = code.width - len(missing) < code.k
     copies, rebuild, waiting, homeless = [], [], [], []
+    keep = {}
     drop: list[Place] = []
     for index in range(code.width):
         holders = survey.good.get(index, set())
@@ -103,6 +106,7 @@ def plan_block(code: Code, preferred: Sequence[DriveId], survey: Survey) -> Bloc
         if home in survey.silent:
             waiting.append(index)
             continue
+        keep[index] = home
         if home not in holders and holders:
             copies.append(Copy(index, min(holders), home))
         elif not holders and not lost:
@@ -110,7 +114,7 @@ def plan_block(code: Code, preferred: Sequence[DriveId], survey: Survey) -> Bloc
         if not lost:
             drop += [(index, drive) for drive in sorted(holders - {home})]
             drop += [place for place in sorted(survey.bad) if place[0] == index and place[1] != home]
-    return BlockPlan(tuple(copies), tuple(rebuild), tuple(drop), tuple(waiting), tuple(homeless), missing, lost)
+    return BlockPlan(tuple(copies), tuple(rebuild), tuple(drop), keep, tuple(waiting), tuple(homeless), missing, lost)
 
 
 def _refuge(index: int, holders: set[DriveId], preferred: Sequence[DriveId], survey: Survey) -> DriveId | None:

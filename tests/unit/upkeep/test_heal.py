@@ -1,5 +1,8 @@
 """One block brought home: what is read, what is written, and what is never dropped too early."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from holdfast.core.ids import DriveId
@@ -111,6 +114,30 @@ async def test_nothing_is_dropped_once_the_layout_has_changed() -> None:
     healed = await heal(world, block)
     assert not healed.whole
     assert world.holders(block.ref) == {0: {home, other}}
+
+
+async def test_two_healers_that_believe_in_different_layouts_leave_one_fragment() -> None:
+    """The second drops what the first is about to keep, between the first one's look and its deletion."""
+    world = World(3)
+    block = await block_of(world, copies(1))
+    home, other, *_ = homes(world, block.ref)
+    await world.drives[other].inner.put([world.drives[home].held()[FragmentKey(block.ref.id, 0)]])
+    entered = 0
+
+    @asynccontextmanager
+    async def exclusive() -> AsyncIterator[None]:
+        nonlocal entered
+        entered += 1
+        if entered == 1:
+            world.layouts.change([other])
+            newer = Healer(world.attached(), world.layouts)
+            assert (await newer.heal(block)).dropped == 1
+            world.layouts.all = world.layouts.all[1:]  # the first one's view of the layouts is of before
+        yield
+
+    healed = await Healer(world.attached(), world.layouts, exclusive).heal(block)
+    assert (healed.dropped, healed.whole) == (0, False)
+    assert world.holders(block.ref) == {0: {other}}
 
 
 async def test_a_silent_drive_is_waited_for() -> None:
