@@ -121,8 +121,9 @@ class Mirror:
                 self._disk.open(spare, create=True).close()
             with_room = self._disk.open(spare)
             try:
-                with_room.allocate(length)
-                with_room.sync()
+                if with_room.size() < length:
+                    with_room.allocate(length)
+                    with_room.sync()
             finally:
                 with_room.close()
             self._disk.rename(spare, target)

@@ -17,6 +17,8 @@ from holdfast.core.ids import Buffer
 from holdfast.meta.local.log import Position, Record, encode_record, following
 from holdfast.meta.local.mirror import Mirror
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 Failures = dict[Mirror, OSError]
 
 
@@ -87,7 +89,7 @@ class MirrorSet:
             return position.segment, position.offset, failures
         segment = position.sequence + 1
         rolled = self.each(lambda mirror: mirror.roll(segment, max(length, self._segment_bytes)))
-        if any(error.errno in (errno.ENOSPC, errno.EDQUOT) for error in rolled.values()):
+        if any(error.errno in NO_ROOM for error in rolled.values()):
             self.each(lambda mirror: mirror.unroll(segment))
             raise Full("no room for another segment of the metadata log")
         failures.update(rolled)

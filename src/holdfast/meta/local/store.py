@@ -39,7 +39,7 @@ from holdfast.meta.interface import Expectation
 from holdfast.meta.local.fence import raise_fence
 from holdfast.meta.local.log import LoggedChange, Position, decode_payload, encode_payload, encode_position, genesis
 from holdfast.meta.local.mirror import Mirror
-from holdfast.meta.local.mirrors import Failures, MirrorFailed, MirrorSet
+from holdfast.meta.local.mirrors import NO_ROOM, Failures, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import APPENDING, CHANGING, CLEAN, Run, State
 from holdfast.meta.local.view import Transaction, View, open_view
 from holdfast.meta.local.views import build_view, discard_view, find_view, write_origin
@@ -276,7 +276,20 @@ class Store:
             transaction.abort()
             raise
         self._finish(transaction)
+        if position.offset < self.sizes.segment // 2 <= after.offset:
+            self._ensure_spare()
         return outcomes
+
+    def _ensure_spare(self) -> None:
+        """Half a segment is left: if upkeep made no spare meanwhile, and none can be made, keep it for deletions."""
+
+        def ensure(mirror: Mirror) -> None:
+            if not mirror.has_spare():
+                mirror.prepare(self.sizes.segment, self.sizes.reserve)
+
+        failures = self.mirrors.each(ensure)
+        if any(error.errno in NO_ROOM for error in failures.values()):
+            self.run.tight = True
 
     def _check_and_apply(self, transaction: Transaction, batch: Sequence[Commit]) -> tuple[list[Outcome], list[Commit]]:
         """Apply, one after the other, the commits whose expectations hold; each sees those before it."""

@@ -1,0 +1,143 @@
+"""Disks that fail and fill up under the embedded engine."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from holdfast.core.errors import Ambiguous, Full, HoldfastError, Unavailable
+from holdfast.core.ranges import KeyRange
+from holdfast.drives.os_disk import OsDisk
+from holdfast.meta.interface import Delete, Put, Row
+from holdfast.meta.local.engine import LocalMeta
+from holdfast.testing.faulty_disk import Fault, FaultyDisk
+from holdfast.testing.meta_suite import refusal, scan_all, token
+from tests.unit.meta.stores import Place
+
+
+@pytest.fixture
+def disk() -> FaultyDisk:
+    return FaultyDisk(OsDisk())
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> Place:
+    return Place(tmp_path, 5, 2).create()
+
+
+async def keys(meta: LocalMeta) -> list[bytes]:
+    return [row.key for row in await scan_all(meta, KeyRange(), limit=1000) if isinstance(row, Row)]
+
+
+@pytest.mark.parametrize("operation", ["write", "sync"])
+@pytest.mark.parametrize("partial", [False, True])
+async def test_a_mirror_that_fails_leaves_the_set(five: Place, disk: FaultyDisk, operation: str, partial: bool) -> None:
+    async with await five.open(disk) as meta, await five.open() as other:
+        await meta.commit([Put(b"a", b"")], token=token(1))
+        epoch = meta.status().epoch
+        disk.faults.append(Fault(operation, "drive0/meta/log-", partial=partial))
+        await meta.commit([Put(b"b", b"")], token=token(2))
+        status = other.status()
+        assert status.epoch > epoch
+        assert next(iter(five.drives)) not in status.mirrors
+        await other.commit([Put(b"c", b"")], token=token(3))
+        assert await keys(meta) == [b"a", b"b", b"c"]
+        await meta.mend()
+        assert len(other.status().mirrors) == 3
+    async with await five.open() as meta:
+        assert await keys(meta) == [b"a", b"b", b"c"]
+
+
+async def test_mirrors_fail_one_after_the_other_down_to_the_last(five: Place, disk: FaultyDisk) -> None:
+    async with await five.open(disk) as meta:
+        for number in range(5):
+            disk.faults.append(Fault("sync", f"drive{number}/meta/log-"))
+            await meta.commit([Put(b"%d" % number, b"")], token=token(number))
+            await meta.mend()
+            if number == 1:
+                break
+        assert len(await keys(meta)) == 2
+    async with await five.open() as meta:
+        assert len(await keys(meta)) == 2
+
+
+async def test_a_commit_that_no_mirror_took_is_ambiguous_and_settled_later(tmp_path: Path, disk: FaultyDisk) -> None:
+    place = Place(tmp_path, 1, 0).create()
+    async with await place.open(disk) as meta:
+        await meta.commit([Put(b"a", b"")], token=token(1))
+        disk.faults.append(Fault("sync", "meta/log-", times=1))
+        await refusal(Ambiguous, meta.commit([Put(b"b", b"")], token=token(2)))
+        assert await keys(meta) == [b"a"], "nobody sees what may not be durable"
+        await meta.commit([Put(b"c", b"")], token=token(3))
+        # It was whole in the log, so it took effect: before the next commit, and for good.
+        assert await keys(meta) == [b"a", b"b", b"c"]
+    async with await place.open() as meta:
+        assert await keys(meta) == [b"a", b"b", b"c"]
+
+
+async def test_a_lost_mirror_without_witnesses_to_tell_is_not_acknowledged(tmp_path: Path, disk: FaultyDisk) -> None:
+    place = Place(tmp_path, 3, 1).create()
+    async with await place.open(disk) as meta:
+        await meta.commit([Put(b"a", b"")], token=token(1))
+        disk.faults += [
+            Fault("sync", "drive0/meta/log-"),
+            Fault("replace_file", "drive0/meta/witness"),
+            Fault("replace_file", "drive2/meta/witness"),
+        ]
+        await refusal(Ambiguous, meta.commit([Put(b"b", b"")], token=token(2)))
+        await refusal(Unavailable, meta.commit([Put(b"c", b"")], token=token(3)))
+        assert await keys(meta) == [b"a"]
+        disk.faults.clear()
+        await meta.commit([Put(b"d", b"")], token=token(4))
+        assert await keys(meta) == [b"a", b"b", b"d"]
+
+
+async def test_a_full_disk_takes_deletions_and_comes_back(tmp_path: Path, disk: FaultyDisk) -> None:
+    place = Place(tmp_path, 1, 0).create()
+    async with await place.open(disk) as meta:
+        full = Fault("allocate", "meta/", error=errno.ENOSPC)
+        disk.faults.append(full)
+        written = await fill_up(meta)
+        assert len(await keys(meta)) == written
+        await refusal(Full, meta.commit([Put(b"more", b"v")], token=token(1)))
+        for number in range(0, written - 10, 10):
+            await meta.commit(
+                [Delete(b"%06d" % at) for at in range(number, number + 10)] + [Put(b"shrunk", b"v")], token=token(1)
+            )
+        disk.faults.clear()
+        await meta.mend()
+        with_room = b"v" * 3000
+        for number in range(200):
+            await retried(meta, Put(b"again %d" % number, with_room), number)
+    async with await place.open() as meta:
+        assert (await meta.get(b"again 199")).value == with_room
+
+
+async def fill_up(meta: LocalMeta) -> int:
+    """Commit until there is no room; how many commits there was room for."""
+    for number in range(2000):
+        try:
+            await meta.commit([Put(b"%06d" % number, b"v" * 3000)], token=token(number))
+        except Full:
+            return number
+    raise AssertionError("the disk is full, and it is not noticed")
+
+
+async def retried(meta: LocalMeta, change: Put, number: int) -> None:
+    """Commit; Full may be answered a few times while upkeep finds out that there is room again."""
+    for _ in range(50):
+        try:
+            await meta.commit([change], token=token(number))
+        except Full:
+            await meta.mend()
+        else:
+            return
+    raise AssertionError("there is room, and it is not found")
+
+
+async def test_a_closed_engine_says_so_and_leaves_nothing(five: Place) -> None:
+    meta = await five.open()
+    await meta.close()
+    await meta.close()
+    for call in (meta.get(b"a"), meta.commit([], token=token(1)), meta.mend()):
+        assert isinstance(await refusal(HoldfastError, call), Unavailable)
