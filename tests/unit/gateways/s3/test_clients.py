@@ -18,7 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from holdfast.core.limits import MIB
+from holdfast.testing.s3_client import amz_date
 from holdfast.testing.server import free_port, is_ready
+from holdfast.testing.signing import UNSIGNED, Signer
 from tests.unit.gateways.s3.serve_app import ACCESS_KEY, SECRET_KEY
 
 _APP = "tests.unit.gateways.s3.serve_app:app"
@@ -259,3 +261,65 @@ def test_what_is_not_there_is_said(client: Any, bucket: str) -> None:
             call(Bucket=bucket, **arguments)
         assert _code(error) == "NotImplemented", arguments
     assert "Contents" not in client.list_objects_v2(Bucket=bucket)
+
+
+def test_versions(client: Any, bucket: str) -> None:
+    client.put_object(Bucket=bucket, Key="k", Body=b"old")
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    assert client.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    first = client.put_object(Bucket=bucket, Key="k", Body=b"first")["VersionId"]
+    second = client.put_object(Bucket=bucket, Key="k", Body=b"second")["VersionId"]
+    marker = client.delete_object(Bucket=bucket, Key="k")
+    assert marker["DeleteMarker"]
+    with pytest.raises(ClientError) as error:
+        client.get_object(Bucket=bucket, Key="k")
+    assert _code(error) == "NoSuchKey"
+    headers = error.value.response["ResponseMetadata"]["HTTPHeaders"]
+    assert headers["x-amz-delete-marker"] == "true"
+    assert headers["x-amz-version-id"] == marker["VersionId"]
+    with pytest.raises(ClientError) as error:
+        client.get_object(Bucket=bucket, Key="k", VersionId=marker["VersionId"])
+    assert _code(error) == "MethodNotAllowed"
+    for version, body in ((first, b"first"), (second, b"second"), ("null", b"old")):
+        got = client.get_object(Bucket=bucket, Key="k", VersionId=version)
+        assert (got["Body"].read(), got["VersionId"]) == (body, version)
+    found: list[str] = []
+    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, PaginationConfig={"PageSize": 1}):
+        found += [entry["VersionId"] for entry in page.get("DeleteMarkers", []) + page.get("Versions", [])]
+    assert found == [marker["VersionId"], second, first, "null"]
+    client.delete_object(Bucket=bucket, Key="k", VersionId=marker["VersionId"])
+    assert client.get_object(Bucket=bucket, Key="k")["Body"].read() == b"second"
+    answer = client.delete_objects(
+        Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": second}, {"Key": "other"}]}
+    )
+    assert answer["Deleted"][0] == {"Key": "k", "VersionId": second}
+    assert answer["Deleted"][1]["DeleteMarker"]
+
+
+def test_conditional_writes(client: Any, bucket: str) -> None:
+    etag = client.put_object(Bucket=bucket, Key="k", Body=b"1", IfNoneMatch="*")["ETag"]
+    for conditions in ({"IfNoneMatch": "*"}, {"IfMatch": '"0123"'}):
+        with pytest.raises(ClientError) as error:
+            client.put_object(Bucket=bucket, Key="k", Body=b"2", **conditions)
+        assert _code(error) == "PreconditionFailed"
+    client.put_object(Bucket=bucket, Key="k", Body=b"3", IfMatch=etag)
+    assert client.get_object(Bucket=bucket, Key="k")["Body"].read() == b"3"
+    with pytest.raises(ClientError) as error:
+        client.put_object(Bucket=bucket, Key="none", Body=b"2", IfMatch="*")
+    assert _code(error) == "NoSuchKey"
+    with pytest.raises(ClientError) as error:
+        client.get_object(Bucket=bucket, Key="k", IfMatch=etag)
+    assert _code(error) == "PreconditionFailed"
+
+
+@pytest.mark.parametrize("size", [20_000, 8 * MIB])
+def test_an_upload_that_breaks_off_is_not_stored(server: int, client: Any, bucket: str, size: int) -> None:
+    signer, host = Signer(ACCESS_KEY, SECRET_KEY), f"127.0.0.1:{server}"
+    head = signer.sign("PUT", f"/{bucket}/k", (), {"host": host, "content-length": str(size)}, UNSIGNED, amz_date())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    with socket.create_connection(("127.0.0.1", server)) as connection:
+        connection.sendall(f"PUT /{bucket}/k HTTP/1.1\r\n{lines}\r\n".encode() + b"x" * (size - 1))
+        time.sleep(0.1)
+    for _ in range(5):
+        time.sleep(0.05)
+        assert "Contents" not in client.list_objects_v2(Bucket=bucket)
