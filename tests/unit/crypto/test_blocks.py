@@ -9,6 +9,7 @@ from holdfast.core.errors import Corrupt
 from holdfast.core.limits import BLOCK_MAX_BYTES, KIB, MIB, SEALED_BLOCK_MAX_BYTES
 from holdfast.crypto import blocks
 from holdfast.crypto.blocks import BlockSealer, new_block_key, padded_length, sealed_max_bytes
+from tests.unit.crypto import reference
 from tests.unit.crypto.chance import FixedRandomness
 
 KEY = bytes(range(32))
@@ -43,6 +44,12 @@ def test_round_trip(plain: bytes, compress: bool) -> None:
 def test_the_largest_block_of_each_kind(sealer: BlockSealer) -> None:
     for plain in (noise(BLOCK_MAX_BYTES), (TEXT * 4)[:BLOCK_MAX_BYTES]):
         assert sealer.open(KEY, sealer.seal(KEY, plain), len(plain)) == plain
+
+
+def test_padding_holds_nothing_of_earlier_blocks(sealer: BlockSealer) -> None:
+    sealer.seal(KEY, noise(MIB - 1))
+    for plain in (TEXT[:5000], noise(700)):
+        assert reference.open_block(KEY, sealer.seal(KEY, plain), len(plain)) == plain
 
 
 def test_one_sealer_for_many_blocks_in_any_order(sealer: BlockSealer) -> None:

@@ -155,6 +155,21 @@ def test_absurd_costs_are_refused_before_they_are_paid(costs: tuple[int, int, in
         passphrase_parameters(msgspec.msgpack.encode([version, forged_header, ciphertext, checksum]))
 
 
+def test_other_functions_and_other_encodings_of_a_wrapping_are_corrupt() -> None:
+    kek = kek_from_passphrase("p", CHEAP)
+    version, header, ciphertext, checksum = msgspec.msgpack.decode(wrap_keyring(KEYRING, kek, CHANCE))
+    [[_, *costs], *rest] = msgspec.msgpack.decode(header)
+    other = msgspec.msgpack.encode([["scrypt", *costs], *rest])
+    for wrong in (
+        [version, other, ciphertext, blake3(other + ciphertext).digest(8)],
+        [version, header, ciphertext, checksum, None],
+        [version + 1, header, ciphertext, checksum],
+    ):
+        for read in (passphrase_parameters, lambda data: unwrap_keyring(data, kek)):
+            with pytest.raises(Corrupt):
+                read(msgspec.msgpack.encode(wrong))
+
+
 def test_a_key_file_survives_an_editor_and_nothing_else() -> None:
     text = encode_kek_file(KEK)
     assert decode_kek_file(text) == KEK

@@ -24,7 +24,7 @@ def test_everything_else_does_not() -> None:
         (public_key(bytes(32)), LAYOUT, DOCUMENT, signature),
         (public, "holdfast roster 1", DOCUMENT, signature),
         (public, LAYOUT, DOCUMENT + b"\0", signature),
-        (public, LAYOUT[:-1], b"1\0" + DOCUMENT, signature),
+        (public, LAYOUT[:-1], LAYOUT[-1:].encode() + DOCUMENT, signature),
         (public, LAYOUT, DOCUMENT, signature[:-1]),
         (public, LAYOUT, DOCUMENT, b""),
         (public[:-1], LAYOUT, DOCUMENT, signature),
