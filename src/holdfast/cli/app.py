@@ -18,7 +18,7 @@ from holdfast.cli.opening import OpenStore, open_store, run_directory
 from holdfast.cli.settings import Settings, from_environment
 from holdfast.cli.site import survey
 from holdfast.cli.system import SystemClock, SystemRandomness, keep_freed_memory
-from holdfast.core.errors import InvalidRequest
+from holdfast.core.errors import InvalidRequest, NotEnoughFragments
 from holdfast.drives.os_disk import OsDisk
 from holdfast.gateways.s3.access_log import AccessLog
 from holdfast.gateways.s3.app import Application, create_app
@@ -77,7 +77,9 @@ def _services(settings: Settings, run: Path) -> Callable[[], AbstractAsyncContex
 async def _check_ready(opened: OpenStore) -> None:
     """Metadata answers, and enough drives are there to write to. Raises Unavailable."""
     await opened.store.list_buckets(limit=1)
-    opened.cluster.check_writable(opened.code)
+    writable = sum(drive.failure is None for drive in opened.drives.values())
+    if writable < opened.code.write_quorum:
+        raise NotEnoughFragments(f"{writable} drives can be written to, {opened.code.write_quorum} are needed")
 
 
 def _access_log(path: Path | None) -> AccessLog | None:

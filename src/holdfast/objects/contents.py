@@ -119,6 +119,14 @@ class Contents:
         self._clock = clock
         self.threads = threads
 
+    def use_code(self, code: Code) -> None:
+        """Code contents that are begun from now on like this."""
+        self._code = code
+
+    def use_keys(self, keys: ContentKeys) -> None:
+        """Seal and open with these from now on: the keyring was rotated."""
+        self._keys = keys
+
     async def open_writer(self, code: Code | None = None) -> ContentWriter:
         """Begin a content, coded as new objects are, or as told. Raises Unavailable."""
         session = await self._sessions.current()

@@ -16,7 +16,7 @@ from holdfast.meta.interface import Change, Expectation, HasToken, IsAbsent, Met
 from holdfast.objects.buckets import Buckets, OpenBucket
 from holdfast.objects.errors import Contended, NoSuchVersion
 from holdfast.objects.model import NULL_VERSION, Conditions, Deleted, Versioning
-from holdfast.objects.references import Prepared, References
+from holdfast.objects.references import Overtaken, Prepared, References
 from holdfast.objects.rows import VersionRow, object_row_key, version_row_key, versions_prefix
 from holdfast.objects.versions import (
     UNIQUE_BYTES,
@@ -211,7 +211,10 @@ class Publisher:
     ) -> bool:
         """Whether the commit went through; False when somebody else was faster and all must be read again."""
         released: list[ContentId] = [content for step in steps for content in step.released]
-        dropped = await self._references.move(dropped=released) if released else Prepared()
+        try:
+            dropped = await self._references.move(dropped=released) if released else Prepared()
+        except Overtaken:
+            return False
         changes: list[Change] = [change for step in steps for change in step.changes]
         own: list[Expectation] = [bucket.expectation, *expecting, *dropped.expecting]
         try:

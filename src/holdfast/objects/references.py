@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Corrupt
+from holdfast.core.errors import Unavailable
 from holdfast.core.ids import ContentId
 from holdfast.meta.interface import Change, Expectation, HasToken, Meta, Put, Row
 from holdfast.objects.errors import NoSuchObject
@@ -24,6 +24,12 @@ class Prepared:
 
     changes: list[Change] = field(default_factory=list)
     expecting: list[Expectation] = field(default_factory=list)
+
+
+class Overtaken(Unavailable):
+    """Another writer was faster: read again."""
+
+    code = "overtaken"
 
 
 class References:
@@ -42,7 +48,8 @@ class References:
         """Take one reference for each of `taken`, drop one for each of `dropped`; contents may occur several times.
 
         The last reference condemns. Raises NoSuchObject when a content to take is gone or condemned: whatever named
-        it was deleted meanwhile. Raises Corrupt when a content to drop is not there: an invariant is broken.
+        it was deleted meanwhile. Raises Overtaken when a content has fewer references than are to be dropped: the
+        rows that named it were read before somebody else dropped theirs.
         """
         balance = Counter(taken)
         gains = set(balance)
@@ -61,7 +68,7 @@ class References:
         if taking and (row is None or row.condemned_ns):
             raise NoSuchObject("the content was deleted meanwhile")
         if found is None or row is None or row.refs + change < 0:
-            raise Corrupt(f"content {content.hex()} has fewer references than rows that name it")
+            raise Overtaken(f"content {content.hex()} has fewer references than were to be dropped")
         refs = row.refs + change
         condemned_ns = 0 if refs else self._clock.now_ns()
         changed = msgspec.structs.replace(row, refs=refs, condemned_ns=condemned_ns)

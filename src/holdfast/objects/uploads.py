@@ -30,7 +30,7 @@ from holdfast.objects.errors import (
 )
 from holdfast.objects.model import CompletedPart, Digests, ObjectInfo, Part, PutOptions, Upload, UploadPage
 from holdfast.objects.publish import ATTEMPTS_MAX_COUNT, Publisher
-from holdfast.objects.references import Prepared, References
+from holdfast.objects.references import Overtaken, Prepared, References
 from holdfast.objects.rows import (
     BUCKET_ID_BYTES,
     CompletedRow,
@@ -143,7 +143,10 @@ class Uploads:
                 own.append(HasToken(row_key, old.token))
                 content = PartRow.decode(old.value).content
                 dropped = [ContentId(content)] if content is not None else []
-            released = await self._references.move(dropped=dropped)
+            try:
+                released = await self._references.move(dropped=dropped)
+            except Overtaken:
+                continue
             own += released.expecting
             try:
                 await self._meta.commit(
@@ -211,7 +214,11 @@ class Uploads:
         """Remove the upload and release its parts. Raises NoSuchUpload when it ended meanwhile."""
         for _ in range(ATTEMPTS_MAX_COUNT):
             parts = await self.parts(upload)
-            released = await self._references.move(dropped=_contents(parts))
+            try:
+                released = await self._references.move(dropped=_contents(parts))
+            except Overtaken:
+                upload = await self.open(upload.bucket.name, upload.key, upload.id.hex())
+                continue
             changes: list[Change] = [Delete(upload.expectation.key), *(Delete(p.expectation.key) for p in parts)]
             expecting: list[Expectation] = [upload.expectation, *(p.expectation for p in parts)]
             # A part that was filed since would be left behind without its upload.
@@ -234,14 +241,20 @@ class Uploads:
     ) -> ObjectInfo:
         """Raises NoSuchBucket, NoSuchUpload, InvalidPart, InvalidPartOrder, EntityTooSmall, ConditionFailed, and
         whatever `options.check` raises, which is called with the checksums of no body."""
-        try:
-            upload = await self.open(bucket_name, key, upload_id)
-        except NoSuchUpload:
-            return await self._completed_before(bucket_name, key, upload_id, wanted)
-        parts = await self.parts(upload)
-        chosen = _choose(parts, wanted)
-        row, content = await self._compose(upload, parts, chosen, wanted, options)
-        return info(key.decode(), row, latest=True, parts=tuple(part.row.size for part in chosen) if content else ())
+        for _ in range(ATTEMPTS_MAX_COUNT):
+            try:
+                upload = await self.open(bucket_name, key, upload_id)
+            except NoSuchUpload:
+                return await self._completed_before(bucket_name, key, upload_id, wanted)
+            parts = await self.parts(upload)
+            chosen = _choose(parts, wanted)
+            try:
+                row = await self._compose(upload, parts, chosen, wanted, options)
+            except Overtaken:
+                continue
+            sizes = tuple(part.row.size for part in chosen) if row.content is not None else ()
+            return info(key.decode(), row, latest=True, parts=sizes)
+        raise Contended("parts of this upload keep changing while it is completed")
 
     async def _compose(
         self,
@@ -250,7 +263,8 @@ class Uploads:
         chosen: Sequence[StoredPart],
         wanted: Sequence[CompletedPart],
         options: PutOptions,
-    ) -> tuple[VersionRow, ContentId | None]:
+    ) -> VersionRow:
+        """One attempt. Raises Overtaken when the upload or its parts changed meanwhile."""
         size = sum(part.row.size for part in chosen)
         if size > OBJECT_MAX_BYTES:
             raise InvalidRequest(f"an object has at most {OBJECT_MAX_BYTES} bytes")
@@ -270,14 +284,13 @@ class Uploads:
         extra = await self._replace_upload(upload, parts, chosen, composite, draft, session)
         extra.changes.append(self._remember(upload, draft, wanted))
         try:
-            row = await self._publisher.put(upload.bucket.name, upload.key, draft, options.conditions, extra)
+            return await self._publisher.put(upload.bucket.name, upload.key, draft, options.conditions, extra)
         except PreconditionFailed as error:
             if not error.failed:
                 raise
-            if error.failed[0] == 0:
-                raise NoSuchUpload("the upload was completed or aborted meanwhile") from None
-            raise Contended("parts of this upload changed while it was completed") from None
-        return row, composite
+            if session.alive in [extra.expecting[position] for position in error.failed]:
+                self._sessions.expired()
+            raise Overtaken("the upload changed while it was completed") from None
 
     async def _replace_upload(
         self,
@@ -297,7 +310,10 @@ class Uploads:
             if part.row.content is None:
                 continue
             content = ContentId(part.row.content)
-            _, row = await self._references.read(content)
+            try:
+                _, row = await self._references.read(content)
+            except NotFound:
+                raise Overtaken("a part was replaced while the upload was completed") from None
             if row.extents:
                 # A part that was copied from a multipart object: its extents move up, it is no longer needed.
                 extents += row.extents
