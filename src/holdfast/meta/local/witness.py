@@ -81,6 +81,8 @@ def decode_witness(raw: bytes) -> Witness:
     ids = (witness.store, witness.drive, *witness.mirrors, *witness.roster)
     if any(len(name) != RANDOM_ID_BYTES for name in ids) or not set(witness.mirrors) <= set(witness.roster):
         raise Corrupt("a witness contradicts itself")
+    if min(witness.promised, witness.epoch, witness.losses, witness.metacopies, witness.sequence) < 0:
+        raise Corrupt("a witness counts below zero")
     return witness
 
 
