@@ -146,10 +146,16 @@ class Server:
         found = session_processes(self.pid)
         return sorted(found, key=lambda process: (process.pid != self.pid, process.pid))
 
+    def supervisor(self) -> int:
+        """The supervisor's process id, which with a prefix is not that of what was started."""
+        if not self._prefix:
+            return self.pid
+        return next(process.pid for process in self.processes() if process.parent == self.pid)
+
     def stop(self) -> int:
         """Ask it to end as Ctrl-C does, and wait until all its processes are gone; its exit status."""
         assert self._process is not None, "not started"
-        self._process.send_signal(signal.SIGINT)
+        os.kill(self.supervisor(), signal.SIGINT)
         try:
             status = self._process.wait(STOP_MAX_SECONDS)
             self._wait_gone(ORPHANS_MAX_SECONDS)
