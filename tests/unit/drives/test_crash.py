@@ -122,7 +122,7 @@ async def read_all(
     return found
 
 
-async def cut_everywhere(recorded: Recorded, scratch: Path, *, at_most: int = 60) -> None:
+async def cut_everywhere(recorded: Recorded, scratch: Path, *, at_most: int = 30) -> None:
     moments = [moment for moment in recorded.disk.recording.boundaries() if moment >= recorded.ready]
     step = max(1, -(-len(moments) // at_most))
     survivals: list[Callable[[int], Survival]] = [lambda _: lose_all, lambda _: keep_all, tear]

@@ -78,8 +78,11 @@ class Model:
     def living(self, segment: bytes) -> list[Entry]:
         return [e for e in self.segments[segment] if (row := self.rows.rows(e.kind).get(e.key)) and row.is_at(e.place)]
 
-    def move_out(self, slot: int, target: int, between: Sequence[tuple[int, int, Kind]]) -> None:
-        """Compact a segment; `between` happens while the copies are under way. Then it is unlinked."""
+    def move_out(self, slot: int, target: int, between: Sequence[tuple[int, int, Kind]], *, dies: bool = False) -> None:
+        """Compact a segment; `between` happens while the copies are under way.
+
+        Then it is unlinked, unless the process `dies` first and leaves it with nothing that lives.
+        """
         segment = bytes((slot,)) * 8
         if slot == target or segment not in self.segments:
             return
@@ -91,6 +94,8 @@ class Model:
             self.segments.setdefault(new.place.segment, []).append(new)
             self.rows.update(lambda update, old=old, new=new: update.move(new, old.place))  # type: ignore[misc]
         assert not self.living(segment)
+        if dies:
+            return
         entries = self.segments.pop(segment)
         self.rows.update(lambda update: update.forget_segment(segment, entries))
 
@@ -108,10 +113,10 @@ class Model:
 
 slots = st.integers(0, SEGMENTS - 1)
 writes = st.tuples(slots, st.integers(0, KEYS - 1), st.sampled_from([Kind.FRAGMENT, Kind.TOMBSTONE]))
-moves = st.tuples(slots, slots, st.lists(writes, max_size=2))
+moves = st.tuples(slots, slots, st.tuples(st.lists(writes, max_size=2), st.booleans()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(writes, moves), max_size=25), st.randoms(use_true_random=False))
 def test_a_rebuild_gives_what_ran_along(steps: list[tuple[int, int, object]], random: object) -> None:
     with rows() as running:
@@ -120,8 +125,8 @@ def test_a_rebuild_gives_what_ran_along(steps: list[tuple[int, int, object]], ra
             if isinstance(third, Kind):
                 model.write(first, second, third)
             else:
-                assert isinstance(third, list)
-                model.move_out(first, second, third)
+                assert isinstance(third, tuple)
+                model.move_out(first, second, third[0], dies=third[1])
             assert running.live() == model.truth
             order = list(model.segments)
             random.shuffle(order)  # type: ignore[attr-defined]
@@ -137,6 +142,20 @@ def test_a_tombstone_stays_while_an_older_record_does() -> None:
         model.move_out(1, 2, [])
         assert model.rebuilt(list(model.segments)) == {}
         model.move_out(0, 2, [])
+        assert running.rows(Kind.TOMBSTONE) == {}
+
+
+def test_a_copy_left_behind_by_a_dead_compaction_stays_in_mind() -> None:
+    with rows() as running:
+        model = Model(running)
+        model.write(0, 0, Kind.FRAGMENT)
+        model.move_out(0, 1, [], dies=True)
+        model.write(2, 0, Kind.TOMBSTONE)
+        model.move_out(1, 3, [])
+        model.move_out(2, 3, [])
+        assert running.rows(Kind.TOMBSTONE)[key_of(0)].shadows == {b"\0" * 8}
+        assert model.rebuilt(list(model.segments)) == {}
+        model.move_out(0, 3, [])
         assert running.rows(Kind.TOMBSTONE) == {}
 
 
