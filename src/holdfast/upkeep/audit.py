@@ -31,6 +31,17 @@ BATCH_BLOCKS = 256
 LOOK_SECONDS = 300.0
 
 
+class Kept(msgspec.Struct, array_like=True):
+    """How much is kept under one code."""
+
+    code: str
+    losses: int
+    """Drives that it survives the loss of."""
+    contents: int = 0
+    length: int = 0
+    """Plain bytes."""
+
+
 class AuditRecord(Record):
     """Where the pass stands, and what the last whole one found."""
 
@@ -42,10 +53,13 @@ class AuditRecord(Record):
     reported: int = 0
     lost: int = 0
     """Blocks of this pass, of the last one when none is under way."""
-    codes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
-    """Contents and their plain bytes by code, as counted so far in this pass."""
-    known_codes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
-    """The same of the last whole pass."""
+    homeless: int = 0
+    """Blocks for which there are too few drives, as counted so far in this pass."""
+    kept: dict[str, Kept] = msgspec.field(default_factory=dict)
+    """Contents by code, likewise."""
+    known_homeless: int = 0
+    known_kept: dict[str, Kept] = msgspec.field(default_factory=dict)
+    """The same of the last whole pass: what `status` says."""
 
 
 def to_report(plan: BlockPlan, survey: Survey, *, moving: bool) -> bool:
@@ -98,7 +112,7 @@ class Auditor:
                 return State.IDLE
             record.under_way, record.after = True, b""
             record.blocks = record.reported = record.lost = 0
-            record.codes = {}
+            record.homeless, record.kept = 0, {}
         walk, self._walk = self._walk, None
         if walk is None:
             after = ContentId(record.after) if record.after else None
@@ -108,7 +122,8 @@ class Auditor:
         for end in batch.ended:
             _count(record, end)
         if not batch.more:
-            record.under_way, record.rested, record.known_codes = False, 0.0, record.codes
+            record.under_way, record.rested = False, 0.0
+            record.known_homeless, record.known_kept = record.homeless, record.kept
             await self._saver.save(record)
             return State.IDLE
         self._walk = walk
@@ -132,6 +147,7 @@ class Auditor:
             plan = plan_of(block, survey, layouts[0])
             record.blocks += 1
             record.lost += plan.lost
+            record.homeless += bool(plan.homeless)
             if to_report(plan, survey, moving=len(layouts) > 1):
                 damaged.append(block)
         if damaged:
@@ -146,5 +162,7 @@ def plan_of(block: StoredBlock, survey: Survey, placing: Placing) -> BlockPlan:
 def _count(record: AuditRecord, end: End) -> None:
     record.after = end.content
     if end.entry is not None:
-        contents, length = record.codes.get(str(end.entry.code), (0, 0))
-        record.codes[str(end.entry.code)] = (contents + 1, length + end.entry.length)
+        code = end.entry.code
+        kept = record.kept.setdefault(str(code), Kept(str(code), code.m))
+        kept.contents += 1
+        kept.length += end.entry.length

@@ -19,6 +19,7 @@ from holdfast.core.errors import NotFound, PreconditionFailed, Unavailable
 from holdfast.core.ids import ContentId, DriveId
 from holdfast.drives.interface import Drive, DriveUsage, FragmentKey
 from holdfast.upkeep.interface import Catalogue, Condemned, Liveness, StoredBlock
+from holdfast.upkeep.progress import Record, Saver
 from holdfast.upkeep.walk import Batch, End, Walk, next_batch
 from holdfast.upkeep.worker import State, Wake
 
@@ -44,6 +45,12 @@ def horizon(now_ns: int, grace_seconds: float, *, short: bool) -> int:
     return now_ns + 1 if short else now_ns - int(grace_seconds * 1e9)
 
 
+class CollectRecord(Record):
+    """What `status` is told. Nothing is resumed by it: the condemned rows are the progress."""
+
+    grace_gave_way: bool = False
+
+
 class Collector:
     """The worker. One step deletes one batch of blocks, of one large content or of many small ones."""
 
@@ -60,11 +67,16 @@ class Collector:
         self._drives = drives
         self._clock = clock
         self._grace_seconds = grace_seconds
+        self._saver = Saver(catalogue, self.name, clock)
         self._wake = Wake(clock)
         self._walk: Walk | None = None
         self._collected = 0
-        self.grace_gave_way = False
+        self._told: bool | None = None
+
+    @property
+    def grace_gave_way(self) -> bool:
         """Whether contents are collected before their grace is over, because space is short."""
+        return bool(self._told)
 
     def status(self) -> str:
         said = f"{self._collected} contents collected"
@@ -95,8 +107,11 @@ class Collector:
                 usages.append(await drive.usage())
             except Unavailable:
                 continue
-        self.grace_gave_way = space_is_short(usages)
-        return horizon(self._clock.now_ns(), self._grace_seconds, short=self.grace_gave_way)
+        short = space_is_short(usages)
+        if short != self._told:
+            await self._saver.save(CollectRecord(grace_gave_way=short))
+            self._told = short
+        return horizon(self._clock.now_ns(), self._grace_seconds, short=short)
 
     async def _walk_condemned(self, before_ns: int) -> AsyncIterator[StoredBlock | End]:
         """Every block of every content past its grace, and the end of each."""

@@ -14,7 +14,7 @@ from holdfast.core.ids import BlockId, ContentId, DriveId
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
 from holdfast.upkeep.audit import plan_of
 from holdfast.upkeep.heal import survey_blocks
-from holdfast.upkeep.interface import Catalogue, Layouts, Liveness, Placing, StoredBlock, TagOpener
+from holdfast.upkeep.interface import Catalogue, Layouts, Liveness, Placing, StoredBlock, TaggedContent, TagOpener
 from holdfast.upkeep.plan import Survey
 from holdfast.upkeep.scrub import check
 from holdfast.upkeep.walk import next_batch, walk_kept
@@ -153,11 +153,25 @@ async def _judge(
     if liveness is not Liveness.LIVE:
         return None, None
     try:
-        block = await catalogue.find(tagged, name)
+        block = await _block(catalogue, tagged, name)
     except NotFound:
         return Finding(Trouble.DANGLING, tagged.content, name, index, drive.id), None
+    if block is None:
+        return None, None
     finding = Finding(Trouble.BAD, tagged.content, name, index, drive.id) if bad else None
     return finding, block
+
+
+async def _block(catalogue: Catalogue, tagged: TaggedContent, name: BlockId) -> StoredBlock | None:
+    """The block of a living content; None while it is ahead of its row. Raises NotFound when it is in no row."""
+    try:
+        return await catalogue.find(tagged, name)
+    except NotFound:
+        try:
+            await anext(catalogue.blocks(tagged.content), None)
+        except NotFound:
+            return None
+    return await catalogue.find(tagged, name)  # it may have been published in between
 
 
 def worst(findings: Sequence[Finding]) -> Trouble | None:

@@ -1,10 +1,13 @@
-"""What a worker remembers across restarts: a small record in a row of its own.
+"""What a worker remembers across restarts, a small record in a row of its own, and how fast it goes.
 
 Progress may be lost at any time: a worker then starts over, does work twice and nothing wrong. So a record that is
 missing, cannot be decoded, or is of another version is simply a new start, and records need no way from one version
 to the next. Each is a msgpack array whose first element is its version.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar, Self, TypeVar
 
 import msgspec
@@ -15,6 +18,9 @@ from holdfast.upkeep.interface import Catalogue
 
 # A save is a commit with a sync: once in a while costs nothing, and what is done twice after a kill stays short.
 SAVE_SECONDS = 15.0
+
+# A rate forgets: what was done this long ago no longer counts.
+RATE_MEMORY_SECONDS = 300.0
 
 
 class Record(msgspec.Struct, array_like=True):
@@ -63,3 +69,41 @@ class Saver:
     async def save_seldom(self, record: Record) -> None:
         if self._clock.monotonic() - self._saved_at >= SAVE_SECONDS:
             await self.save(record)
+
+
+@dataclass(slots=True)
+class Step:
+    count: float = 0.0
+    """How much was done: set by whoever does the step."""
+
+
+class Rate:
+    """How much gets done per second, rests included: a mean in which the past fades."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._done = 0.0
+        self._seconds = 0.0
+        self._ended_at: float | None = None
+
+    @contextmanager
+    def measured(self) -> Iterator[Step]:
+        """Measure one step. A step that raises is not counted."""
+        started = self._clock.monotonic()
+        step = Step()
+        yield step
+        now = self._clock.monotonic()
+        # The throttle's rest belongs to the pace; a night without work does not.
+        resting = 0.0 if self._ended_at is None else min(started - self._ended_at, 4 * (now - started))
+        self._add(step.count, now - started + resting)
+        self._ended_at = now
+
+    def _add(self, count: float, seconds: float) -> None:
+        kept = max(0.0, 1.0 - seconds / RATE_MEMORY_SECONDS)
+        self._done = self._done * kept + count
+        self._seconds = self._seconds * kept + seconds
+
+    @property
+    def per_second(self) -> float:
+        """0 when nothing was done yet."""
+        return self._done / self._seconds if self._seconds > 0 else 0.0

@@ -15,7 +15,7 @@ from holdfast.core.clock import Clock
 from holdfast.core.errors import Corrupt
 from holdfast.upkeep.heal import Healed, Healer
 from holdfast.upkeep.interface import Catalogue, Liveness, RepairTask
-from holdfast.upkeep.status import Rate
+from holdfast.upkeep.progress import Rate, Record, Saver
 from holdfast.upkeep.worker import State, Wake
 
 # How soon a put that left fragments on a hand-off is made whole, when nobody says anything.
@@ -23,6 +23,17 @@ LOOK_SECONDS = 10.0
 
 # Blocks in hand at once: enough to keep several drives busy, and k+m fragments of each in memory.
 TOGETHER = 4
+
+
+class RepairRecord(Record):
+    """What `status` is told, in whatever process it runs. Nothing is resumed by it: the outbox is the progress."""
+
+    blocks_per_second: float = 0.0
+    """At the pace of late, rests included; 0 when nothing was repaired yet."""
+    waiting: int = 0
+    """Blocks that the last pass over the outbox left in it: they wait for a drive, or for their content's verdict."""
+    lost: int = 0
+    """Those of them that cannot be read now."""
 
 
 class Repairer:
@@ -33,22 +44,19 @@ class Repairer:
     def __init__(self, catalogue: Catalogue, healer: Healer, clock: Clock) -> None:
         self._catalogue = catalogue
         self._healer = healer
-        self._clock = clock
+        self._saver = Saver(catalogue, self.name, clock)
         self._wake = Wake(clock)
         self._after: bytes | None = None
-        self.rate = Rate(clock)
-        """Blocks repaired per second."""
-        self.lost = 0
-        """Blocks of the last pass over the outbox that cannot be read now."""
-        self.waiting = 0
-        """Those that wait for a drive, the lost ones included."""
+        self._rate = Rate(clock)
+        self._told: RepairRecord | None = None
         self._seen_lost = 0
         self._seen_waiting = 0
 
     def status(self) -> str:
-        if not self.waiting:
+        told = self._told
+        if told is None or not told.waiting:
             return ""
-        return f"{self.waiting} blocks wait for a drive, {self.lost} of them cannot be read until then"
+        return f"{told.waiting} blocks wait for a drive, {told.lost} of them cannot be read until then"
 
     def wake(self) -> None:
         self._wake.set()
@@ -56,17 +64,24 @@ class Repairer:
     async def work(self) -> State:
         tasks = await self._catalogue.damaged(after=self._after, limit=TOGETHER)
         if not tasks:
-            self._after = None
-            self.lost, self.waiting = self._seen_lost, self._seen_waiting
-            self._seen_lost = self._seen_waiting = 0
+            await self._end_pass()
             return State.IDLE
-        with self.rate.measured() as step:
+        with self._rate.measured() as step:
             step.count = await self._repair(tasks)
         self._after = tasks[-1].key
+        told = self._told or RepairRecord()
+        await self._saver.save_seldom(RepairRecord(1, self._rate.per_second, told.waiting, told.lost))
         return State.BUSY
 
     async def wait_for_work(self) -> None:
         await self._wake.wait(LOOK_SECONDS)
+
+    async def _end_pass(self) -> None:
+        told = RepairRecord(1, self._rate.per_second, self._seen_waiting, self._seen_lost)
+        self._after, self._seen_waiting, self._seen_lost = None, 0, 0
+        if self._told is None or (told.waiting, told.lost) != (self._told.waiting, self._told.lost):
+            await self._saver.save(told)
+        self._told = told
 
     async def _repair(self, tasks: Sequence[RepairTask]) -> int:
         """How many of `tasks` are done with."""
@@ -76,6 +91,7 @@ class Repairer:
 
     async def _repair_one(self, task: RepairTask, liveness: Liveness) -> bool:
         if liveness is Liveness.UNKNOWN:
+            self._seen_waiting += 1
             return False
         if liveness is Liveness.LIVE:
             healed = await self._heal(task)

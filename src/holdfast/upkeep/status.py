@@ -1,56 +1,19 @@
-"""How the store is, in numbers and in words."""
+"""How the store is, in numbers and in words.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+Everything comes from rows, so any process can say it: what the upkeep process measured and counted is in its workers'
+progress records.
+"""
+
 from dataclasses import dataclass
 
-from holdfast.core.clock import Clock
-
-# A rate forgets: after this long a step weighs a third.
-RATE_MEMORY_SECONDS = 300.0
+from holdfast.erasure.code import Code
+from holdfast.upkeep.audit import Auditor, AuditRecord
+from holdfast.upkeep.collect import Collector, CollectRecord
+from holdfast.upkeep.interface import Catalogue, Layouts
+from holdfast.upkeep.progress import load
+from holdfast.upkeep.repair import Repairer, RepairRecord
 
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
-
-
-@dataclass(slots=True)
-class Step:
-    count: float = 0.0
-    """How much was done: set by whoever does the step."""
-
-
-class Rate:
-    """How much gets done per second, rests included: a mean in which the past fades."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._done = 0.0
-        self._seconds = 0.0
-        self._ended_at: float | None = None
-
-    @contextmanager
-    def measured(self) -> Iterator[Step]:
-        """Measure one step. A step that raises is not counted."""
-        started = self._clock.monotonic()
-        step = Step()
-        yield step
-        now = self._clock.monotonic()
-        # The throttle's rest belongs to the pace; a night without work does not.
-        resting = 0.0 if self._ended_at is None else min(started - self._ended_at, 4 * (now - started))
-        self._add(step.count, now - started + resting)
-        self._ended_at = now
-
-    def _add(self, count: float, seconds: float) -> None:
-        kept = max(0.0, 1.0 - seconds / RATE_MEMORY_SECONDS)
-        self._done = self._done * kept + count
-        self._seconds = self._seconds * kept + seconds
-
-    def seconds_for(self, count: float) -> float | None:
-        """How long `count` more will take at this pace; None when nothing was measured yet."""
-        if count <= 0:
-            return 0.0
-        if self._done <= 0 or self._seconds <= 0:
-            return None
-        return count * self._seconds / self._done
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +33,21 @@ class Health:
     damaged: int
     """Blocks in the repair outbox."""
     seconds_left: float | None
-    """Until they are repaired, at the measured pace; None when that is not known."""
+    """Until they are repaired, at the measured pace; None when that is not known, or when they wait for a drive."""
+    waiting: int
+    """Blocks of the outbox that wait for a drive that does not answer."""
     lost: int
     """Blocks that cannot be read with the drives that answer."""
-    waiting: int
-    """Blocks that wait for a drive that does not answer."""
     moving: int
     """Layouts still to be left: more than none while a rebalance or drain runs."""
+    homeless: int
+    """Blocks with fewer fragments than their code wants, because there are too few drives."""
     under_protected: tuple[UnderProtected, ...]
     grace_gave_way: bool
 
     @property
-    def healthy(self) -> bool:
-        return not (self.damaged or self.lost or self.moving)
+    def is_healthy(self) -> bool:
+        return not (self.damaged or self.lost or self.moving or self.homeless)
 
     def words(self) -> str:
         """One line: "healthy", or what is the matter, worst first."""
@@ -90,26 +55,55 @@ class Health:
         if self.lost:
             said.append(f"{_count(self.lost, 'block')} cannot be read now")
         if self.damaged:
-            said.append(f"repair needed: {_count(self.damaged, 'block')}, {about(self.seconds_left)}")
-        if self.waiting:
-            said.append(f"{_count(self.waiting, 'block')} wait{'s' if self.waiting == 1 else ''} for a missing drive")
+            left = "waiting for a missing drive" if self.waiting >= self.damaged else about(self.seconds_left)
+            said.append(f"repair needed: {_count(self.damaged, 'block')}, {left}")
         if self.moving:
             said.append("moving data to its new drives")
+        if self.homeless:
+            said.append(f"too few drives: {_count(self.homeless, 'block')} under-protected")
         return "; ".join(said) or "healthy"
 
     def notes(self) -> list[str]:
         """What is no fault but should be known."""
         notes = [
-            f"{_count(group.contents, 'object')} kept as {group.code} survive{'s' if group.contents == 1 else ''} "
-            "fewer lost drives than the store's setting: `holdfast recode` changes that"
+            f"{_count(group.contents, 'object or part', 'objects or parts')} under-protected: kept as {group.code}, "
+            "fewer lost drives are survived than by the store's setting; `holdfast recode` changes that"
             for group in self.under_protected
         ]
         if self.grace_gave_way:
             notes.append(
-                "space is short: deleted data is not kept for the grace, so older metadata backups may not "
-                "restore whole"
+                "space is short: deleted data is not kept for the grace, so metadata backups may not restore whole"
             )
         return notes
+
+
+async def health(catalogue: Catalogue, layouts: Layouts, code: Code) -> Health:
+    """How the store is now, for a store that is set to `code`. Reads a handful of rows and counts the outbox."""
+    audit = await load(catalogue, Auditor.name, AuditRecord)
+    repair = await load(catalogue, Repairer.name, RepairRecord)
+    collect = await load(catalogue, Collector.name, CollectRecord)
+    damaged = await catalogue.count_damaged()
+    waiting = min(repair.waiting, damaged)
+    pace = repair.blocks_per_second
+    return Health(
+        damaged=damaged,
+        seconds_left=(damaged - waiting) / pace if pace > 0 else None,
+        waiting=waiting,
+        lost=min(repair.lost, damaged),
+        moving=len(await layouts.live()) - 1,
+        homeless=audit.known_homeless,
+        under_protected=under_protected(audit, code),
+        grace_gave_way=collect.grace_gave_way,
+    )
+
+
+def under_protected(audit: AuditRecord, code: Code) -> tuple[UnderProtected, ...]:
+    """What the last audit found to survive fewer losses than `code`."""
+    return tuple(
+        UnderProtected(kept.code, kept.contents, kept.length)
+        for kept in sorted(audit.known_kept.values(), key=lambda kept: kept.code)
+        if kept.losses < code.m
+    )
 
 
 def about(seconds: float | None) -> str:
@@ -122,5 +116,5 @@ def about(seconds: float | None) -> str:
     return "less than a minute"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
