@@ -5,11 +5,13 @@ that protects drives that are thrown away one by one, and not against theft of t
 away, to a file elsewhere or into a passphrase.
 """
 
+import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.core.disk import Disk
-from holdfast.core.errors import AccessDenied, Corrupt, InvalidRequest
+from holdfast.core.errors import AccessDenied, Corrupt, InvalidRequest, NotFound, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.crypto.kek import (
     KeyEncryptionKey,
@@ -17,7 +19,11 @@ from holdfast.crypto.kek import (
     encode_kek_file,
     kek_from_passphrase,
     passphrase_parameters,
+    unwrap_keyring,
 )
+from holdfast.crypto.keyring import Keyring
+from holdfast.meta.interface import Meta, Row
+from holdfast.objects.rows import KEYRING
 
 KEYS_NAME = "keys"
 KEK_NAME = "kek"
@@ -65,6 +71,76 @@ def find_kek(
     if damaged:
         raise AccessDenied(f"no readable key on the drives ({damaged[0]} is damaged): give --kek-file, or restore it")
     raise AccessDenied("the key was detached from the drives: give --kek-file")
+
+
+def remove_kek(disk: Disk, drives: Iterable[Path]) -> list[Path]:
+    """Take the key off the drives; durable. Those from which it could not be removed."""
+    left: list[Path] = []
+    for drive in drives:
+        try:
+            if disk.exists(kek_path(drive)):
+                disk.unlink(kek_path(drive))
+                disk.sync_directory(drive / KEYS_NAME)
+        except OSError:
+            left.append(drive)
+    return left
+
+
+@dataclass(frozen=True, slots=True)
+class KeySources:
+    """Where this process may find the key-encryption key."""
+
+    disk: Disk
+    drives: tuple[Path, ...]
+    kek_file: Path | None
+    passphrase_file: Path | None
+
+    async def find(self, wrapped: Buffer) -> KeyEncryptionKey:
+        """Raises AccessDenied; says what was looked for."""
+        return await asyncio.to_thread(
+            find_kek,
+            self.disk,
+            self.drives,
+            wrapped,
+            kek_file=self.kek_file,
+            passphrase_file=self.passphrase_file,
+        )
+
+
+class HeldKeys:
+    """The keyring as one process holds it open, and what opened it."""
+
+    def __init__(self, sources: KeySources, row: Row, kek: KeyEncryptionKey, keyring: Keyring) -> None:
+        self.sources = sources
+        self.row = row
+        """The wrapped keyring's row, as it was read."""
+        self.kek = kek
+        self.keyring = keyring
+
+    @classmethod
+    async def open(cls, meta: Meta, sources: KeySources) -> "HeldKeys":
+        """Raises Unavailable in a store that was not made to the end, AccessDenied, Corrupt."""
+        try:
+            row = await meta.get(KEYRING)
+        except NotFound:
+            raise Unavailable("the metadata holds no keyring: the store was not made to the end") from None
+        kek = await sources.find(row.value)
+        return cls(sources, row, kek, unwrap_keyring(row.value, kek))
+
+    async def follow(self, meta: Meta) -> bool:
+        """Read the row again; whether the keyring changed. Raises AccessDenied when it is wrapped under a key that
+        this process was not given."""
+        row = await meta.get(KEYRING)
+        if row.token == self.row.token:
+            return False
+        try:
+            keyring = unwrap_keyring(row.value, self.kek)
+        except AccessDenied:
+            self.kek = await self.sources.find(row.value)
+            keyring = unwrap_keyring(row.value, self.kek)
+        changed = keyring != self.keyring
+        self.row, self.keyring = row, keyring
+        return changed
 
 
 def _read_kek_file(disk: Disk, path: Path) -> KeyEncryptionKey:

@@ -9,27 +9,27 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.cli.accounts import Accounts
-from holdfast.cli.keys import find_kek, write_kek
+from holdfast.cli.attaching import Attachments
+from holdfast.cli.keys import HeldKeys, KeySources, write_kek
 from holdfast.cli.settings import Settings
-from holdfast.cli.site import Site, begin, finish, survey, undo_unfinished
+from holdfast.cli.site import Site, begin, finish, survey, undo_unfinished, write_places
 from holdfast.cli.system import SystemClock, SystemRandomness
 from holdfast.cluster import Cluster
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.disk import Disk
-from holdfast.core.errors import AccessDenied, HoldfastError, NodeDown, NotFound, Unavailable
+from holdfast.core.errors import AccessDenied, HoldfastError, InvalidRequest, NodeDown, Unavailable
 from holdfast.core.ids import DriveId, new_token
 from holdfast.core.limits import MIB
-from holdfast.crypto.kek import new_kek, unwrap_keyring, wrap_keyring
+from holdfast.crypto.kek import new_kek, wrap_keyring
 from holdfast.crypto.keyring import Keyring, Purpose, new_keyring
-from holdfast.drives.buffers import BufferPool
-from holdfast.drives.directory import DirectoryDrive, open_drive
+from holdfast.drives.directory import DirectoryDrive
 from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.os_disk import OsDisk
 from holdfast.drives.relaxed_disk import RelaxedDisk
@@ -43,7 +43,7 @@ from holdfast.objects.layouts import Layouts
 from holdfast.objects.rows import KEYRING, layout_row_key
 from holdfast.objects.sessions import Sessions
 from holdfast.objects.store import Store, StoreParts
-from holdfast.placement import Layout, LayoutDrive, encode_layout, first_layout
+from holdfast.placement import Layout, LayoutDrive, State, encode_layout, first_layout
 from holdfast.tree import SealingThreads
 
 # The unit of S3 objects: large enough that a fragment of a wide code is worth a disk access, small enough that a few
@@ -70,19 +70,34 @@ class OpenStore:
 
     settings: Settings
     site: Site
+    run: Path
     disk: Disk
     clock: Clock
     randomness: Randomness
     local: LocalMeta
     meta: Meta
-    keyring: Keyring
-    drives: dict[DriveId, DirectoryDrive]
+    keys: HeldKeys
+    attachments: Attachments
     layouts: Layouts
     cluster: Cluster
     contents: Contents
     store: Store
     accounts: Accounts
+    layout: Layout
+    """The newest, as of the last look."""
     code: Code
+    """What new objects are coded with."""
+    changes: int = 0
+    """Counts what upkeep's workers have to be made anew for: drives that came or went, and keyrings."""
+
+    @property
+    def keyring(self) -> Keyring:
+        return self.keys.keyring
+
+    @property
+    def drives(self) -> dict[DriveId, DirectoryDrive]:
+        """Those that are open now."""
+        return self.attachments.drives
 
 
 def make_store(settings: Settings, disk: Disk, randomness: Randomness, clock: Clock) -> None:
@@ -95,6 +110,7 @@ def make_store(settings: Settings, disk: Disk, randomness: Randomness, clock: Cl
     losses = code.m if metacopies is None else min(code.m, metacopies - 1)
     create_local(metadata, store=site.store, losses=losses, metacopies=metacopies, disk=disk)
     asyncio.run(_write_first_rows(settings, site, disk, randomness))
+    write_places(disk, site.drives.values(), site.drives)
     finish(disk, directories)
 
 
@@ -104,7 +120,7 @@ async def _write_first_rows(settings: Settings, site: Site, disk: Disk, randomne
     layout = first_layout(
         LayoutDrive(drive, max(1, disk.space(path).total), NODE_NAME) for drive, path in site.drives.items()
     )
-    async with await _open_metadata(settings, site, disk, randomness) as local:
+    async with await open_metadata(settings, site, disk, randomness) as local:
         await local.commit([Put(KEYRING, wrap_keyring(keyring, kek, randomness))], token=new_token(randomness))
         sealed = SealedMeta(local, RowKeys.of(keyring, randomness), plain_prefixes=[KEYRING])
         await sealed.commit([Put(layout_row_key(1), encode_layout(layout))], token=new_token(randomness))
@@ -116,6 +132,7 @@ def find_or_make(settings: Settings, disk: Disk, randomness: Randomness, clock: 
     undo_unfinished(disk, settings.drives)
     site = survey(disk, settings.drives)
     if site is not None:
+        write_places(disk, site.drives.values(), site.places)
         return site, False
     make_store(settings, disk, randomness, clock)
     made = survey(disk, settings.drives)
@@ -131,45 +148,52 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
     """
     clock, randomness = SystemClock(), SystemRandomness()
     disk: Disk = OsDisk() if settings.sync == "strict" else RelaxedDisk(OsDisk())
-    site = survey(disk, settings.drives)
-    if site is None:
-        raise NodeDown(f"{settings.drives[0]} is no Holdfast drive: mount the disk that belongs there")
+    site = find_store(settings, disk)
     async with AsyncExitStack() as stack:
-        local = await stack.enter_async_context(await _open_metadata(settings, site, disk, randomness))
-        keyring = await _open_keyring(settings, site, disk, local)
-        meta = SealedMeta(local, RowKeys.of(keyring, randomness), plain_prefixes=[KEYRING])
-        drives = await _open_drives(site, disk, randomness)
-        stack.push_async_callback(_close_drives, drives)
+        local = await stack.enter_async_context(await open_metadata(settings, site, disk, randomness))
+        keys = await HeldKeys.open(local, key_sources(settings, site, disk))
+        renewed = _Renewed()
+        meta = SealedMeta(
+            local, RowKeys.of(keys.keyring, randomness), plain_prefixes=[KEYRING], reload=renewed.row_keys
+        )
         layouts = Layouts(meta, randomness)
-        cluster = Cluster(drives, clock=clock)
-        code = settings.chosen_code(len((await _follow(layouts, cluster))[0].active))
-        watcher = asyncio.create_task(_watch(site, disk, randomness, clock, drives, layouts, cluster), name="watch")
-        stack.push_async_callback(_stop, watcher)
+        live = await _live(layouts)
+        attachments = Attachments(site, settings.drives, disk, randomness, clock)
+        stack.push_async_callback(attachments.close)
+        attachments.gone = gone_drives(live[0])
+        await attachments.look()
+        cluster = Cluster(attachments.drives, live, clock=clock)
         sessions = Sessions(meta, clock, randomness, host=socket.gethostname(), process=os.getpid())
         stack.push_async_callback(sessions.close)
-        contents = _open_contents(stack, meta, cluster, layouts, sessions, keyring, code, clock, randomness)
+        code = settings.chosen_code(len(live[0].active))
+        contents = _open_contents(stack, meta, cluster, layouts, sessions, keys.keyring, code, clock, randomness)
         hashing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hash")
         stack.callback(hashing.shutdown, wait=False)
-        store = Store(StoreParts(meta, contents, sessions, clock, randomness, hashing, BLOCK_BYTES))
         accounts = Accounts(meta, clock, randomness)
         stack.push_async_callback(accounts.close)
-        yield OpenStore(
+        opened = OpenStore(
             settings=settings,
             site=site,
+            run=run_directory(settings, site),
             disk=disk,
             clock=clock,
             randomness=randomness,
             local=local,
             meta=meta,
-            keyring=keyring,
-            drives=drives,
+            keys=keys,
+            attachments=attachments,
             layouts=layouts,
             cluster=cluster,
             contents=contents,
-            store=store,
+            store=Store(StoreParts(meta, contents, sessions, clock, randomness, hashing, BLOCK_BYTES)),
             accounts=accounts,
+            layout=live[0],
             code=code,
         )
+        renewed.opened = opened
+        for watch in (_watch_rows(opened), _watch_drives(opened)):
+            stack.push_async_callback(_stop, asyncio.create_task(watch, name="watch"))
+        yield opened
 
 
 def _open_contents(
@@ -183,23 +207,63 @@ def _open_contents(
     clock: Clock,
     randomness: Randomness,
 ) -> Contents:
-    keys = ContentKeys(
+    sealing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="seal")
+    stack.callback(sealing.shutdown, wait=False)
+    threads = SealingThreads(sealing, randomness)
+    return Contents(meta, cluster, layouts, sessions, _content_keys(keyring, randomness), threads, code, clock)
+
+
+def _content_keys(keyring: Keyring, randomness: Randomness) -> ContentKeys:
+    return ContentKeys(
         read_sealer=keyring.sealer(Purpose.READ, randomness),
         read_opener=keyring.opener(Purpose.READ),
         walk_sealer=keyring.sealer(Purpose.WALK, randomness),
         walk_opener=keyring.opener(Purpose.WALK),
         tags=keyring.tag_sealer(randomness),
     )
-    sealing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="seal")
-    stack.callback(sealing.shutdown, wait=False)
-    threads = SealingThreads(sealing, randomness)
-    return Contents(meta, cluster, layouts, sessions, keys, threads, code, clock)
 
 
-async def _open_metadata(settings: Settings, site: Site, disk: Disk, randomness: Randomness) -> LocalMeta:
-    metadata = {drive: path / META_NAME for drive, path in site.drives.items()}
+class _Renewed:
+    """Takes up a keyring that another process rotated."""
+
+    def __init__(self) -> None:
+        self.opened: OpenStore | None = None
+        """Set once the store is open; until then the keyring is as new as can be."""
+
+    async def row_keys(self) -> RowKeys:
+        """What `SealedMeta` asks for when a row names an epoch that it lacks."""
+        opened = self.opened
+        assert opened is not None
+        await follow_keyring(opened)
+        return RowKeys.of(opened.keyring, opened.randomness)
+
+
+async def follow_keyring(opened: OpenStore) -> None:
+    """Take up the keyring that the metadata holds now. Raises AccessDenied, Unavailable."""
+    if await opened.keys.follow(opened.local):
+        opened.contents.use_keys(_content_keys(opened.keyring, opened.randomness))
+        opened.changes += 1
+
+
+def find_store(settings: Settings, disk: Disk) -> Site:
+    """Where the store's drives are. Raises NodeDown when no directory holds one. Blocks."""
+    site = survey(disk, settings.drives)
+    if site is None:
+        raise NodeDown(
+            f"{settings.drives[0]} is no Holdfast drive: mount the disk that belongs there, or make a store with "
+            "`holdfast serve DIR...`"
+        )
+    return site
+
+
+async def open_metadata(settings: Settings, site: Site, disk: Disk, randomness: Randomness) -> LocalMeta:
+    metadata = {drive: path / META_NAME for drive, path in site.places.items()}
     run = run_directory(settings, site)
     return await open_local(metadata, store=site.store, run=run, disk=disk, randomness=randomness)
+
+
+def key_sources(settings: Settings, site: Site, disk: Disk) -> KeySources:
+    return KeySources(disk, tuple(site.drives.values()), settings.kek_file, settings.passphrase_file)
 
 
 def run_directory(settings: Settings, site: Site) -> Path:
@@ -220,65 +284,61 @@ def _check_owner(run: Path, drive: Path) -> None:
         raise AccessDenied(f"{run} does not belong to the owner of {drive} alone: remove it and start again")
 
 
-async def _open_keyring(settings: Settings, site: Site, disk: Disk, local: LocalMeta) -> Keyring:
-    try:
-        wrapped = (await local.get(KEYRING)).value
-    except NotFound:
-        raise Unavailable("the metadata holds no keyring: the store was not made to the end") from None
-    kek = await asyncio.to_thread(
-        find_kek,
-        disk,
-        list(site.drives.values()),
-        wrapped,
-        kek_file=settings.kek_file,
-        passphrase_file=settings.passphrase_file,
-    )
-    return unwrap_keyring(wrapped, kek)
+def gone_drives(layout: Layout) -> frozenset[DriveId]:
+    """Drives that were replaced, or drained to the end."""
+    return frozenset(drive.id for drive in layout.drives if drive.state is State.GONE)
 
 
-async def _open_drives(site: Site, disk: Disk, randomness: Randomness) -> dict[DriveId, DirectoryDrive]:
-    """Those that open. One that does not is a missing drive, and the store goes on without it."""
-    pool = BufferPool()
-
-    async def attempt(drive: DriveId, path: Path) -> DirectoryDrive | None:
-        try:
-            return await open_drive(path, disk=disk, randomness=randomness, store=site.store, drive=drive, pool=pool)
-        except HoldfastError as error:
-            _LOGGER.warning("drive %s is left out: %s", path, error)
-            return None
-
-    opened = await asyncio.gather(*(attempt(drive, path) for drive, path in site.drives.items()))
-    return {drive.id: drive for drive in opened if drive is not None}
-
-
-async def _close_drives(drives: Mapping[DriveId, DirectoryDrive]) -> None:
-    await asyncio.gather(*(drive.close() for drive in drives.values()))
-
-
-async def _follow(layouts: Layouts, cluster: Cluster) -> tuple[Layout, ...]:
+async def _live(layouts: Layouts) -> tuple[Layout, ...]:
     live = await layouts.live()
     if not live:
         raise Unavailable("the metadata holds no layout: the store was not made to the end")
-    cluster.use(live)
     return live
 
 
-async def _watch(
-    site: Site,
-    disk: Disk,
-    randomness: Randomness,
-    clock: Clock,
-    drives: dict[DriveId, DirectoryDrive],
-    layouts: Layouts,
-    cluster: Cluster,
-) -> None:
-    """Notice layouts that other processes made, and drives that came back."""
+async def follow_layouts(opened: OpenStore) -> None:
+    """Take up what another process made of the layout, and the code that goes with so many drives."""
+    live = await _live(opened.layouts)
+    opened.cluster.use(live)
+    opened.attachments.gone = gone_drives(live[0])
+    if live[0].version == opened.layout.version:
+        return
+    opened.layout = live[0]
+    try:
+        code = opened.settings.chosen_code(len(live[0].active))
+    except InvalidRequest as error:
+        _LOGGER.warning("new objects are still coded as %s: %s", opened.code, error)
+        return
+    if code != opened.code:
+        _LOGGER.info("new objects are coded as %s from now on, no longer as %s", code, opened.code)
+        opened.code = code
+        opened.contents.use_code(code)
+
+
+async def _watch_rows(opened: OpenStore) -> None:
+    """Notice layouts and keyrings that other processes made."""
+    said = ""
     while True:
-        await clock.sleep(WATCH_SECONDS)
+        await opened.clock.sleep(WATCH_SECONDS)
         try:
-            await _follow(layouts, cluster)
-        except HoldfastError:
-            continue
+            await follow_layouts(opened)
+            await follow_keyring(opened)
+        except HoldfastError as error:
+            if str(error) != said:
+                said = str(error)
+                _LOGGER.warning("cannot follow what other processes change: %s", error)
+        else:
+            said = ""
+
+
+async def _watch_drives(opened: OpenStore) -> None:
+    """Notice drives that come and go. On its own: a disk that hangs must keep nothing else waiting."""
+    attachments = opened.attachments
+    while True:
+        await opened.clock.sleep(WATCH_SECONDS)
+        before = attachments.changes
+        await attachments.look()
+        opened.changes += attachments.changes - before
 
 
 async def _stop(task: "asyncio.Task[None]") -> None:

@@ -14,13 +14,16 @@ import uvloop
 
 from holdfast.cli.app import end_with_supervisor
 from holdfast.cli.catalogue import RowCatalogue, open_tag
-from holdfast.cli.opening import OpenStore, open_store
+from holdfast.cli.opening import META_NAME, OpenStore, open_store
 from holdfast.cli.placing import RowLayouts
 from holdfast.cli.settings import Settings
 from holdfast.cli.system import keep_freed_memory
+from holdfast.cli.turns import MOVING, RECODING, InTurn
+from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import DriveId
 from holdfast.core.limits import MIB
 from holdfast.drives.directory import DirectoryDrive
+from holdfast.meta.local.care import Finding
 from holdfast.upkeep.audit import Auditor
 from holdfast.upkeep.chores import Compaction, Periodic
 from holdfast.upkeep.collect import Collector
@@ -43,6 +46,9 @@ CHECKPOINT_SECONDS = 600.0
 # LMDB's pages have no checksums: rot in the view is found by comparing it with the log and its checkpoint.
 VERIFY_SECONDS = 24 * 3600.0
 
+
+# How soon workers learn that a drive came or went, once this process noticed.
+LOOK_SECONDS = 0.5
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,12 +79,12 @@ def workers_of(opened: OpenStore) -> list[Worker]:
     """Every chore of a store."""
     chores, clock = chores_of(opened), opened.clock
     workers: list[Worker] = [
-        Repairer(chores.catalogue, chores.healer, clock),
-        Rebalancer(chores.catalogue, chores.layouts, chores.healer, clock),
+        InTurn(Repairer(chores.catalogue, chores.healer, clock), opened.run, MOVING, clock),
+        InTurn(Rebalancer(chores.catalogue, chores.layouts, chores.healer, clock), opened.run, MOVING, clock),
+        InTurn(Recoder(chores.catalogue, clock), opened.run, RECODING, clock),
         Auditor(chores.catalogue, chores.layouts, chores.healer, clock),
         Collector(chores.catalogue, opened.drives, clock, opened.settings.grace),
         SessionWatch(chores.catalogue, clock),
-        Recoder(chores.catalogue, clock),
         Periodic("metadata checkpoint", partial(_checkpoint, opened), CHECKPOINT_SECONDS, clock),
         Periodic("metadata verification", partial(_verify, opened), VERIFY_SECONDS, clock),
     ]
@@ -95,7 +101,7 @@ async def _checkpoint(opened: OpenStore) -> None:
 
 async def _verify(opened: OpenStore) -> None:
     for finding in await opened.local.verify():
-        _LOGGER.warning("metadata: %s", finding)
+        _LOGGER.warning("%s", in_words(finding))
 
 
 class CompactableDrive:
@@ -130,4 +136,53 @@ async def _run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with open_store(settings) as opened:
         throttle = Throttle(opened.clock)
-        await run_all([Runner(worker, throttle, opened.clock) for worker in workers_of(opened)])
+        workers = workers_of(opened)
+        while True:
+            seen = opened.changes
+            working = asyncio.create_task(
+                run_all([Runner(worker, throttle, opened.clock) for worker in workers]), name="upkeep"
+            )
+            try:
+                await _until_changed(opened, seen, working)
+            finally:
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+            await _mend_metadata(opened)
+            workers = workers_of(opened)
+            for auditor in workers:
+                if isinstance(auditor, Auditor):
+                    await auditor.request()
+
+
+async def _until_changed(opened: OpenStore, seen: int, working: "asyncio.Task[None]") -> None:
+    """Return when workers have to be made anew, of the drives that there are now. Raises what ended the workers."""
+    while opened.changes == seen:
+        done, _ = await asyncio.wait({working}, timeout=LOOK_SECONDS)
+        if done:
+            working.result()
+            raise AssertionError("upkeep never ends by itself")
+
+
+def in_words(finding: Finding) -> str:
+    """A finding of the metadata's care, for people."""
+    where = f" of drive {finding.drive.hex()[:8]}" if finding.drive is not None else ""
+    return f"metadata{where}: {finding.what}" + ("" if finding.repaired else " (not mended)")
+
+
+async def _mend_metadata(opened: OpenStore) -> None:
+    """A drive came or went: see to the metadata's mirrors."""
+    try:
+        await follow_places(opened)
+        for finding in await opened.local.mend():
+            _LOGGER.warning("%s", in_words(finding))
+    except HoldfastError as error:
+        _LOGGER.warning("the metadata's mirrors could not be put right: %s", error)
+
+
+async def follow_places(opened: OpenStore) -> None:
+    """Tell the metadata engine of a drive that came back at another place. Raises HoldfastError."""
+    status = opened.local.status()
+    places = opened.attachments.places
+    roster = {drive: places[drive] / META_NAME for drive in status.roster if drive in places}
+    if len(roster) == len(status.roster) and any(status.paths.get(drive) != path for drive, path in roster.items()):
+        await opened.local.set_drives(roster, losses=status.losses, metacopies=status.metacopies)

@@ -59,6 +59,8 @@ class Status:
     epoch: int
     mirrors: tuple[DriveId, ...]
     roster: tuple[DriveId, ...]
+    paths: dict[DriveId, Path]
+    """The metadata directory of each drive, as far as any process has said."""
     losses: int
     metacopies: int
     read_only: str
@@ -264,6 +266,7 @@ class LocalMeta:
             epoch=state.epoch,
             mirrors=tuple(map(DriveId, state.mirrors)),
             roster=tuple(map(DriveId, state.roster)),
+            paths={DriveId(drive): Path(path) for drive, path in state.paths.items()},
             losses=state.losses,
             metacopies=state.metacopies,
             read_only=state.writable,

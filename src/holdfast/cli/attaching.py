@@ -1,0 +1,147 @@
+"""Which of a store's drives this process has open: those that are there, as they come and go.
+
+Rules.
+
+- A drive is where its identity is. What lies at a path is read again every look, so a disk that was pulled, emptied or
+  swapped for another is let go of, and one that came back, or was added by a command, is opened.
+- A drive that failed is closed and opened again, ever more seldom while it goes on failing.
+- A drive that the layout calls GONE is never opened: it may hold fragments of long ago.
+- The mapping `drives` is changed in place; whoever uses it looks at it anew each time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.cli.site import Site, identity_at, look_around
+from holdfast.core.clock import Clock, Randomness
+from holdfast.core.disk import Disk
+from holdfast.core.errors import HoldfastError
+from holdfast.core.ids import DriveId
+from holdfast.drives.buffers import BufferPool
+from holdfast.drives.directory import DirectoryDrive, open_drive
+
+# A drive that fails as soon as it is written to would otherwise be reopened every second.
+RETRY_FIRST_SECONDS = 1.0
+RETRY_MAX_SECONDS = 60.0
+
+# A disk that hangs may keep its threads for ever: the process does not wait for it when it ends.
+CLOSE_MAX_SECONDS = 10.0
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A drive that failed, or would not open."""
+
+    reason: str
+    seconds: float
+    again_at: float
+
+
+class Attachments:
+    """The open drives of one process. Made by `open_attachments`."""
+
+    def __init__(
+        self, site: Site, directories: Collection[Path], disk: Disk, randomness: Randomness, clock: Clock
+    ) -> None:
+        self.drives: dict[DriveId, DirectoryDrive] = {}
+        self.gone: Collection[DriveId] = ()
+        """Drives that the layout has done with."""
+        self.changes = 0
+        """How often a drive came or went."""
+        self._store = site.store
+        self._places = dict(site.places)
+        self._directories = [*directories, *site.unnamed]
+        self._disk = disk
+        self._randomness = randomness
+        self._clock = clock
+        self._pool = BufferPool()
+        self._troubled: dict[DriveId, _Trouble] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def places(self) -> dict[DriveId, Path]:
+        """Where each drive of the store is, or was last seen."""
+        return dict(self._places)
+
+    def why_missing(self, drive: DriveId) -> str:
+        """Why a drive is not open, in words; "" when all that is known is that it is not there."""
+        trouble = self._troubled.get(drive)
+        return trouble.reason if trouble is not None else ""
+
+    async def look(self) -> None:
+        """Let go of drives that are not there any more, and open those that are."""
+        found = await asyncio.to_thread(self._find)
+        self._places |= found
+        for drive in list(self.drives.values()):
+            if drive.id in self.gone:
+                self._let_go(drive, "")
+            elif drive.failure is not None:
+                self._let_go(drive, drive.failure)
+            elif found.get(drive.id) != drive.directory:
+                self._let_go(drive, f"{drive.directory} does not hold it any more")
+        waiting = [(drive, path) for drive, path in found.items() if self._is_due(drive)]
+        await asyncio.gather(*(self._attach(drive, path) for drive, path in waiting))
+
+    async def close(self) -> None:
+        """Close every drive; one that does not answer is left behind."""
+        for drive in list(self.drives.values()):
+            self._closing.add(asyncio.create_task(drive.close()))
+        self.drives.clear()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSE_MAX_SECONDS)
+
+    def _find(self) -> dict[DriveId, Path]:
+        """Every drive of the store that is there. Blocks."""
+        found: dict[DriveId, Path] = {}
+        for path in self._candidates():
+            identity = identity_at(self._disk, path)
+            if identity is not None and identity.store == self._store:
+                found.setdefault(identity.drive, path)
+        others, _ = look_around(self._disk, self._store, found)
+        return found | others
+
+    def _candidates(self) -> Iterator[Path]:
+        yield from self._directories
+        yield from (place for place in self._places.values() if place not in self._directories)
+
+    def _is_due(self, drive: DriveId) -> bool:
+        trouble = self._troubled.get(drive)
+        is_late = trouble is None or self._clock.monotonic() >= trouble.again_at
+        return drive not in self.drives and drive not in self.gone and is_late
+
+    async def _attach(self, drive: DriveId, path: Path) -> None:
+        try:
+            opened = await open_drive(
+                path, disk=self._disk, randomness=self._randomness, store=self._store, drive=drive, pool=self._pool
+            )
+        except HoldfastError as error:
+            self._note(drive, str(error))
+            _LOGGER.warning("drive %s is left out: %s", path, error)
+            return
+        self.drives[drive] = opened
+        self.changes += 1
+
+    def _let_go(self, drive: DirectoryDrive, reason: str) -> None:
+        del self.drives[drive.id]
+        self.changes += 1
+        if reason:
+            self._note(drive.id, reason)
+            _LOGGER.warning("drive %s is let go of: %s", drive.directory, reason)
+        task = asyncio.create_task(drive.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closed)
+
+    def _closed(self, task: "asyncio.Task[None]") -> None:
+        self._closing.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _LOGGER.warning("a drive could not be closed: %s", task.exception())
+
+    def _note(self, drive: DriveId, reason: str) -> None:
+        before = self._troubled.get(drive)
+        seconds = RETRY_FIRST_SECONDS if before is None else min(2 * before.seconds, RETRY_MAX_SECONDS)
+        self._troubled[drive] = _Trouble(reason, seconds, self._clock.monotonic() + seconds)

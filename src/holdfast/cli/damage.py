@@ -1,0 +1,75 @@
+"""From damage that a read met to a row in the repair outbox.
+
+A reader knows the block, not whose it is; the tag of any good fragment says that. Reports are noted on the spot and
+written down a moment later, in batches, off the reader's path. What is lost when the process dies is found again by
+the next reader, or by scrub.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from holdfast.cli.catalogue import RowCatalogue, open_tag
+from holdfast.core.clock import Clock
+from holdfast.core.errors import HoldfastError
+from holdfast.core.ids import DriveId
+from holdfast.crypto.tags import TagOpener
+from holdfast.drives.interface import Drive, FragmentKey
+from holdfast.erasure import BlockRef
+from holdfast.upkeep.interface import StoredBlock
+
+# A drive that is gone damages every block that is read: more than this many wait for scrub and audit to find them.
+NOTED_MAX_COUNT = 10_000
+
+BATCH_COUNT = 100
+PAUSE_SECONDS = 0.5
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class DamageReports:
+    """Collects what a cluster's reads report; `note` is its `on_damage`."""
+
+    def __init__(self, drives: Mapping[DriveId, Drive], tags: TagOpener, clock: Clock) -> None:
+        self._drives = drives
+        self._tags = tags
+        self._clock = clock
+        self._noted: dict[bytes, BlockRef] = {}
+        self._any = asyncio.Event()
+
+    def note(self, ref: BlockRef, index: int, drive: DriveId | None, reason: str) -> None:
+        """Remember that a block is not whole. Takes no time."""
+        if len(self._noted) < NOTED_MAX_COUNT and ref.id not in self._noted:
+            _LOGGER.info("fragment %d of block %s: %s", index, ref.id.hex()[:16], reason)
+            self._noted[ref.id] = ref
+            self._any.set()
+
+    async def run(self, catalogue: RowCatalogue) -> None:
+        """Write down what was noted, until cancelled."""
+        while True:
+            await self._any.wait()
+            batch = [self._noted.pop(block) for block in list(self._noted)[:BATCH_COUNT]]
+            if not self._noted:
+                self._any.clear()
+            try:
+                found = [await self._attribute(ref) for ref in batch]
+                await catalogue.report_damage([block for block in found if block is not None])
+            except HoldfastError as error:
+                _LOGGER.warning("damage could not be reported: %s", error)
+            await self._clock.sleep(PAUSE_SECONDS)
+
+    async def _attribute(self, ref: BlockRef) -> StoredBlock | None:
+        """The block with its content, from the first tag that opens; None when no fragment tells."""
+        for index in range(ref.code.width):
+            for drive in list(self._drives.values()):
+                key = FragmentKey(ref.id, index)
+                try:
+                    if not (await drive.has([key]))[0]:
+                        continue
+                    part = await drive.get(key)
+                    opened = self._tags.open(part.tag)
+                    if opened.block == ref.id:
+                        return StoredBlock(open_tag(self._tags, part.tag), ref, part.tag)
+                except HoldfastError:
+                    continue
+        return None
