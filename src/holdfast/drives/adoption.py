@@ -8,13 +8,14 @@ was synced and indexed.
 from pathlib import Path
 
 from holdfast.core.disk import Disk, File
+from holdfast.core.ids import DriveId
 from holdfast.drives.index import SEGMENTS_NAME, Index
 from holdfast.drives.records import PAGE_BYTES, aligned
-from holdfast.drives.segments import encode_entry, encode_footer, read_contents, segment_of, segment_path
+from holdfast.drives.segments import encode_entry, encode_footer, is_ours, read_contents, segment_of, segment_path
 from holdfast.drives.writer import write_footer
 
 
-def adopt_segments(directory: Path, disk: Disk, index: Index) -> int:
+def adopt_segments(directory: Path, drive: DriveId, disk: Disk, index: Index) -> int:
     """Close every segment that is open and that nobody holds; how many. Blocks. Raises OSError, NodeDown, Full."""
     adopted = 0
     books = index.books()
@@ -29,7 +30,7 @@ def adopt_segments(directory: Path, disk: Disk, index: Index) -> int:
             continue
         try:
             file.lock(exclusive=True)
-            if file.is_at(path):
+            if file.is_at(path) and is_ours(file, segment, drive):
                 _adopt(file, path, segment, disk, index)
                 adopted += 1
         except BlockingIOError:

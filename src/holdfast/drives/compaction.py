@@ -18,6 +18,7 @@ from typing import Any
 
 from holdfast.core.disk import Disk, File
 from holdfast.core.errors import Corrupt
+from holdfast.core.ids import DriveId
 from holdfast.core.limits import MIB
 from holdfast.drives.adoption import adopt_segments
 from holdfast.drives.committer import Committer, Record
@@ -58,6 +59,7 @@ class Compactor:
     def __init__(
         self,
         directory: Path,
+        drive: DriveId,
         disk: Disk,
         index: Index,
         reader: Reader,
@@ -66,6 +68,7 @@ class Compactor:
         in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
     ) -> None:
         self._directory = directory
+        self._drive = drive
         self._disk = disk
         self._index = index
         self._reader = reader
@@ -76,7 +79,7 @@ class Compactor:
         self._stuck: set[bytes] = set()
 
     async def step(self, budget_bytes: int, wasted_share: float) -> Compaction:
-        await self._in_thread(partial(adopt_segments, self._directory, self._disk, self._index))
+        await self._in_thread(partial(adopt_segments, self._directory, self._drive, self._disk, self._index))
         for segment, books in await self._in_thread(partial(self._candidates, wasted_share)):
             file = await self._in_thread(partial(self._lock, segment))
             if file is None:

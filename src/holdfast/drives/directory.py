@@ -75,7 +75,9 @@ class DirectoryDrive:
         self._reserve = reserve
         self._committer = committer
         self._reader = Reader(directory, disk, pool)
-        self._compactor = Compactor(directory, disk, index, self._reader, committer, reserve, self._in_thread)
+        self._compactor = Compactor(
+            directory, identity.drive, disk, index, self._reader, committer, reserve, self._in_thread
+        )
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix=f"drive {identity.drive.hex()[:8]}")
         self._closing: asyncio.Task[None] | None = None
 
@@ -247,7 +249,7 @@ def _open_parts(
         reserve.refill()
         index = _acquire(directory, disk, identity.drive, randomness, sizes.index_map, reserve)
         try:
-            adopt_segments(directory, disk, index)
+            adopt_segments(directory, identity.drive, disk, index)
         except (Full, StaleIndex):
             # It waits for the next open or compaction; until then the segment is scanned when the index is rebuilt.
             pass

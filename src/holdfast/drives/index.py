@@ -31,7 +31,6 @@ from holdfast.core.ids import DriveId
 from holdfast.core.limits import GIB
 from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.interface import FragmentInfo, FragmentKey
-from holdfast.drives.records import PAGE_BYTES
 from holdfast.drives.rows import (
     DATABASES,
     Databases,
@@ -48,8 +47,7 @@ from holdfast.drives.segments import (
     FIRST_GENERATION,
     Contents,
     Entry,
-    check_header,
-    read_bytes,
+    is_ours,
     read_contents,
     segment_of,
     segment_path,
@@ -470,19 +468,10 @@ class Index:
             except FileNotFoundError:
                 continue
             try:
-                if not self._belongs_elsewhere(file, segment):
+                if is_ours(file, segment, self._drive):
                     yield segment, read_contents(file, segment, FIRST_GENERATION)
             finally:
                 file.close()
-
-    def _belongs_elsewhere(self, file: File, segment: bytes) -> bool:
-        """A sound header names another drive. A rotten one says nothing: the records are bound to the file's name."""
-        header = read_bytes(file, 0, PAGE_BYTES)
-        try:
-            check_header(header, segment, self._drive)
-        except Corrupt as error:
-            return "names another" in str(error)
-        return False
 
     def close(self) -> None:
         """Leave the index; the last process to do so syncs it and marks it clean."""

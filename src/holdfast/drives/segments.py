@@ -18,7 +18,7 @@ from struct import Struct, error
 from xxhash import xxh3_64_intdigest
 
 from holdfast.core.disk import File
-from holdfast.core.errors import Corrupt
+from holdfast.core.errors import AlreadyExists, Corrupt, InvalidRequest
 from holdfast.core.ids import BlockId, DriveId
 from holdfast.core.limits import MIB
 from holdfast.drives.interface import FragmentKey
@@ -120,16 +120,36 @@ def encode_header(segment: bytes, drive: DriveId, generation: int = FIRST_GENERA
 
 
 def check_header(data: bytes, segment: bytes, drive: DriveId) -> int:
-    """The segment's generation. Raises Corrupt when this is not the header of that segment of that drive."""
+    """The segment's generation.
+
+    Raises Corrupt for a header that is damaged, AlreadyExists when it is sound and names another segment or drive, and
+    InvalidRequest when a newer version wrote it.
+    """
     header = data[: _HEADER.size]
-    if len(data) < _HEADER.size + _CHECKSUM.size or header[:4] != HEADER_MAGIC:
+    if len(data) < _HEADER.size + _CHECKSUM.size or header[:3] != HEADER_MAGIC[:3]:
         raise Corrupt(f"segment {segment.hex()}: no segment header")
-    _, generation, segment_there, drive_there = _HEADER.unpack(header)
+    magic, generation, segment_there, drive_there = _HEADER.unpack(header)
     if _CHECKSUM.unpack_from(data, _HEADER.size)[0] != xxh3_64_intdigest(header):
         raise Corrupt(f"segment {segment.hex()}: the header does not match its checksum")
+    if magic != HEADER_MAGIC or generation != FIRST_GENERATION:
+        raise InvalidRequest(f"segment {segment.hex()} was written by a newer Holdfast: use that one")
     if (segment_there, drive_there) != (segment, drive):
-        raise Corrupt(f"segment {segment.hex()}: the header names another segment or drive")
+        raise AlreadyExists(f"segment {segment.hex()}: the header names another segment or drive")
     return int(generation)
+
+
+def is_ours(file: File, segment: bytes, drive: DriveId) -> bool:
+    """Whether a file in the place of `segment` belongs there. Raises InvalidRequest for a newer version, OSError.
+
+    A rotten header says nothing against it: the records are bound to the file's name.
+    """
+    try:
+        check_header(read_bytes(file, 0, PAGE_BYTES), segment, drive)
+    except AlreadyExists:
+        return False
+    except Corrupt:
+        pass
+    return True
 
 
 def encode_entry(entry: Entry) -> bytes:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from xxhash import xxh3_64_intdigest
 
-from holdfast.core.errors import NotFound
+from holdfast.core.errors import InvalidRequest, NotFound
 from holdfast.drives.directory import DirectoryDrive
 from holdfast.drives.os_disk import OsDisk
 from holdfast.drives.records import PAGE_BYTES, Head, Kind, Place, aligned, payload_checksums, write_head
@@ -161,3 +162,28 @@ def append_commit(path: Path, number: int) -> None:
     page[at : at + len(fragment.payload)] = fragment.payload
     file.write([page], contents.end)
     file.close()
+
+
+async def test_a_segment_of_a_newer_version_is_left_alone(opened: Opened) -> None:
+    await filled(opened)
+    await opened.close()
+    newer = opened.path / "segments" / "00000000000000ff.segment"
+    header = b"hfS\x02" + (1).to_bytes(4, "little") + bytes.fromhex("00000000000000ff") + bytes(16)
+    newer.write_bytes((header + xxh3_64_intdigest(header).to_bytes(8, "little")).ljust(PAGE_BYTES, b"\0"))
+    await refusal(InvalidRequest, opened.open())
+    assert newer.exists()
+
+
+async def test_a_segment_of_another_drive_is_ignored(opened: Opened, tmp_path: Path) -> None:
+    other = Opened(tmp_path / "other", seed=5)
+    drive = await other.open()
+    await drive.put([make_fragment(50)])
+    await other.close()
+    await filled(opened)
+    await opened.close()
+    (segment,) = other.segments()
+    shutil.copy(segment, opened.path / "segments" / segment.name)
+    shutil.rmtree(opened.path / "index")
+    drive = await opened.open()
+    assert await drive.has([key_of(50), key_of(0)]) == [False, True]
+    assert (opened.path / "segments" / segment.name).exists()
