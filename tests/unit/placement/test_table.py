@@ -60,7 +60,19 @@ def least_moves(old: Layout, new: Layout, width: int) -> float:
     return sum(max(0.0, share - before.get(drive_id, 0.0)) for drive_id, share in fair(new, width).items())
 
 
-@pytest.mark.parametrize(("name", "width"), [*((name, 6) for name in GROUPS), ("12 mixed", 3), ("60 mixed", 3)])
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("6 equal", 6),
+        ("7 equal", 6),
+        ("8 mixed", 6),
+        ("12 mixed", 6),
+        ("12 mixed", 3),
+        ("24 mixed", 6),
+        ("60 mixed", 3),
+        ("60 in 4 zones", 6),
+    ],
+)
 def test_balance_and_moves_through_a_history(name: str, width: int) -> None:
     """Add, drain, replace, add, lose: after each, the fullest drive is within bounds and hardly anything else moved."""
     group = GROUPS[name]
@@ -169,7 +181,7 @@ def test_with_too_few_drives_the_last_fragments_have_no_home_and_hardly_anything
 
 
 @given(st.integers(1, 9), st.integers(1, 8), st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_history_keeps_homes_apart(count: int, width: int, data: st.DataObject) -> None:
     zones, coins = st.sampled_from(["a", "b"]), st.booleans()
     layout = first_layout(drive(i, data.draw(st.integers(1, 9)), f"n{i % 4}", data.draw(zones)) for i in range(count))
@@ -199,7 +211,7 @@ def test_sixty_drives_are_placed_while_nobody_waits_long() -> None:
         began = time.process_time()
         partition_table(layout, 6)
         taken.append(time.process_time() - began)
-    assert min(taken) < 1.0, "0.2 s on an idle machine"
+    assert min(taken) < 1.0, "0.15 s on an idle machine"
 
 
 @pytest.mark.parametrize("case", json.loads((VECTORS / "placement.json").read_text())["cases"], ids=lambda c: c["name"])
