@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.errors import Corrupt, InvalidRequest, NotFound
+from holdfast.core.ids import Buffer
 from holdfast.core.limits import MIB
 from holdfast.core.ranges import ByteRange
 from holdfast.erasure import BlockRef, erasure
@@ -76,8 +77,13 @@ def test_extents_read_as_one(cuts: list[tuple[int, int]], data: st.DataObject) -
     asyncio.run(check())
 
 
-async def test_a_small_object_is_one_block_and_one_get(threads: SealingThreads) -> None:
-    store = DictStore()
+async def test_a_small_object_is_one_block_and_one_get_and_no_task(threads: SealingThreads) -> None:
+    class Store(DictStore):
+        async def get(self, ref: BlockRef) -> Buffer:
+            assert asyncio.current_task() is reader
+            return await super().get(ref)
+
+    store, reader = Store(), asyncio.current_task()
     root = await build(store, threads, b"hello", block=MIB, fanout=1024)
     assert root.depth == 0
     assert len(store.blocks) == 1
@@ -135,7 +141,7 @@ class SlowStore(DictStore):
         self.slow = False
         self.getting = 0
 
-    async def get(self, ref: BlockRef) -> bytes | bytearray | memoryview:
+    async def get(self, ref: BlockRef) -> Buffer:
         self.getting += 1
         try:
             if self.slow and len(self.gets) > 2:
@@ -249,6 +255,7 @@ async def test_every_lie_in_the_root_is_caught(threads: SealingThreads) -> None:
         replace(root, key=root.walk_root().key),
         replace(root, ref=small.ref),
         replace(root, ref=replace(root.ref, length=root.ref.length + 1)),
+        replace(small, size=2**50),
         replace(small, size=999),
         replace(small, size=1001),
         replace(small, depth=1),
