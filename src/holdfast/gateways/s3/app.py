@@ -305,7 +305,7 @@ class _Exchange:
             (b"server-timing", self._timing()),
         )
         status = answer.status
-        if status not in (204, 304) and not any(name == b"content-length" for name, _ in headers):
+        if status not in (204, 304) and not answer.has_length:
             headers.append((b"content-length", str(len(answer.body)).encode("ascii")))
         if answer.stream is None:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})

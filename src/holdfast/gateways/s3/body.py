@@ -112,23 +112,26 @@ class Body:
         return data
 
     async def stream(self) -> AsyncIterator[Buffer]:
-        """The data as it arrives. The signed hash of the whole is left to the reader of the stream."""
-        decoder = self._decoder
-        loop = asyncio.get_running_loop()
-        while not self._ended:
-            batch = await self._batch(1 if decoder is None else _BATCH_MAX_BYTES)
-            if decoder is None:
-                for piece in batch:
+        """The data as it arrives. The signed hash of the whole is left to the reader of the stream.
+
+        While one batch of an aws-chunked body is decoded in a thread, the next is received.
+        """
+        if self._decoder is None:
+            while not self._ended:
+                for piece in await self._batch(1):
                     yield piece
-                continue
-            if sum(map(len, batch)) >= _THREAD_MIN_BYTES:
-                decoded = await loop.run_in_executor(None, _feed_all, decoder, batch)
-            else:
-                decoded = _feed_all(decoder, batch)
-            for view in decoded:
+            return
+        decoding: asyncio.Future[list[memoryview]] | None = None
+        while not self._ended:
+            batch = await self._batch(_BATCH_MAX_BYTES)
+            if decoding is not None:
+                for view in await decoding:
+                    yield view
+            decoding = _decode(self._decoder, batch)
+        if decoding is not None:
+            for view in await decoding:
                 yield view
-        if decoder is not None:
-            decoder.finish()
+        self._decoder.finish()
 
     async def drain(self) -> None:
         """Read on and forget, within bounds, so that the answer can reach a client that is still sending."""
@@ -175,6 +178,27 @@ class Body:
             if self._content_length is not None:
                 raise IncompleteBody("the body is shorter than its Content-Length")
         return piece
+
+
+def _decode(decoder: ChunkDecoder, batch: list[bytes]) -> asyncio.Future[list[memoryview]]:
+    """What is inside of a batch: in a thread when there is much to hash. Batches must be decoded in turn."""
+    loop = asyncio.get_running_loop()
+    if sum(map(len, batch)) >= _THREAD_MIN_BYTES:
+        future = loop.run_in_executor(None, _feed_all, decoder, batch)
+    else:
+        future = loop.create_future()
+        try:
+            future.set_result(_feed_all(decoder, batch))
+        except (S3Error, IncompleteBody) as error:
+            future.set_exception(error)
+    # An upload that ends early for another reason never asks what became of its last batch.
+    future.add_done_callback(_look_at)
+    return future
+
+
+def _look_at(future: asyncio.Future[list[memoryview]]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _feed_all(decoder: ChunkDecoder, batch: list[bytes]) -> list[memoryview]:

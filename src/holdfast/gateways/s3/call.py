@@ -37,6 +37,8 @@ class Answer:
     body: bytes = b""
     stream: AsyncIterator[Buffer] | None = None
     """Closed, if it can be (`aclose`), once it has been sent or given up."""
+    has_length: bool = False
+    """Content-Length is among the headers; otherwise it is that of `body`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,9 @@ from holdfast.objects.store import MarkedDeleted, ObjectReader
 
 async def head_object(call: Call) -> Answer:
     """HEAD /bucket/key."""
-    try:
-        info = await call.store.object_info(call.bucket, call.key, version(call))
-    except MarkedDeleted as error:
-        raise _delete_marker(call, error.marker) from None
+    info = await find_object(call, version(call))
     status, headers, _ = _prepare(call, info)
-    return Answer(status, headers)
+    return Answer(status, headers, has_length=True)
 
 
 async def get_object(call: Call) -> Answer:
@@ -29,19 +26,30 @@ async def get_object(call: Call) -> Answer:
     status, headers, wanted = _prepare(call, reader.info)
     length = reader.info.size if wanted is None else wanted.length
     if length == 0:
-        return Answer(status, headers)
+        return Answer(status, headers, has_length=True)
     if length <= WHOLE_BODY_MAX_BYTES:
-        return Answer(status, headers, await _read_whole(reader, wanted))
+        return Answer(status, headers, await _read_whole(reader, wanted), has_length=True)
     stream = reader.read(wanted)
     # The first piece is awaited here: what cannot be read at all is answered with an error, not with a broken 200.
     first = bytes(await anext(stream))
-    return Answer(status, headers, first, stream)
+    return Answer(status, headers, first, stream, has_length=True)
 
 
 async def _read_whole(reader: ObjectReader, wanted: ByteRange | None) -> bytes:
     """All of a small read. One copy: a buffer may be used again once the next is asked for."""
     pieces = [bytes(piece) async for piece in reader.read(wanted)]
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def find_object(call: Call, named: str | None) -> ObjectInfo:
+    """A version, the newest unless named. Raises S3Error when it is a delete marker."""
+    try:
+        info = await call.store.object_info(call.bucket, call.key, named)
+    except MarkedDeleted as error:
+        raise _delete_marker(call, error.marker) from None
+    if info.delete_marker:
+        raise _delete_marker(call, info)
+    return info
 
 
 def _prepare(call: Call, info: ObjectInfo) -> tuple[int, list[Header], ByteRange | None]:

@@ -75,9 +75,9 @@ def answer_headers(call: Call, info: ObjectInfo, *, checksums: bool) -> list[Hea
         (b"accept-ranges", b"bytes"),
     ]
     system = dict(info.headers)
-    for parameter, name in OVERRIDES.items():
-        if parameter in call.query:
-            system[name] = call.query[parameter]
+    for parameter, value in call.query.items():
+        if parameter in OVERRIDES:
+            system[OVERRIDES[parameter]] = value
     headers += [(name.encode("latin-1"), _safe(value)) for name, value in system.items()]
     headers += [(f"{USER_PREFIX}{name}".encode("latin-1"), _safe(value)) for name, value in info.user_metadata.items()]
     headers += version_header(call, info.version)

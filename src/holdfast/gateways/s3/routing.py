@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from holdfast.gateways.s3 import buckets, delete, get_object, list_objects, metadata, multipart, put_object
+from holdfast.gateways.s3 import attributes, buckets, delete, get_object, list_objects, metadata, multipart, put_object
 from holdfast.gateways.s3.call import Answer, Call, check_key, is_bucket_name
 from holdfast.gateways.s3.checksums import HEADERS as CHECKSUM_HEADERS
 from holdfast.gateways.s3.errors import S3Error, not_implemented
@@ -119,6 +119,12 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
     },
     (Level.OBJECT, "GET"): {
         "": _verb("GetObject", get_object.get_object, _READ_QUERY, frozenset(("x-amz-checksum-mode",))),
+        "attributes": _verb(
+            "GetObjectAttributes",
+            attributes.get_object_attributes,
+            ("attributes", "versionId"),
+            frozenset(("x-amz-object-attributes",)),
+        ),
         "uploadId": _verb("ListParts", multipart.list_parts, ("uploadId", "max-parts", "part-number-marker")),
     },
     (Level.OBJECT, "HEAD"): {

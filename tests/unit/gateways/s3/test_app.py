@@ -103,7 +103,7 @@ _BUCKET_RESOURCES = (
     "policyStatus", "publicAccessBlock", "replication", "requestPayment", "session", "tagging", "website", "tomorrow",
 )  # fmt: skip
 _OBJECT_RESOURCES = (
-    "acl", "annotation", "attributes", "encryption", "legal-hold", "renameObject", "restore", "retention", "select",
+    "acl", "annotation", "encryption", "legal-hold", "renameObject", "restore", "retention", "select",
     "tagging", "torrent", "tomorrow",
 )  # fmt: skip
 

@@ -187,6 +187,12 @@ def test_multipart(client: Any, bucket: str) -> None:
     head = client.head_object(Bucket=bucket, Key="big", ChecksumMode="ENABLED")
     assert head["ETag"].endswith('-3"')
     assert head["ChecksumCRC32"].endswith("-3")
+    attributes = client.get_object_attributes(
+        Bucket=bucket, Key="big", ObjectAttributes=["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
+    )
+    assert (attributes["ETag"], attributes["ObjectSize"]) == (head["ETag"].strip('"'), len(body))
+    assert attributes["Checksum"] == {"ChecksumCRC32": head["ChecksumCRC32"], "ChecksumType": "COMPOSITE"}
+    assert (attributes["ObjectParts"], attributes["StorageClass"]) == ({"TotalPartsCount": 3}, "STANDARD")
     part = client.get_object(Bucket=bucket, Key="big", PartNumber=2)
     assert part["PartsCount"] == 3
     assert part["Body"].read() == body[5 * MIB : 10 * MIB]
