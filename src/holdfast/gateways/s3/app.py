@@ -36,6 +36,9 @@ OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 CLIENT_GONE_STATUS = 499
 """What the access log and the metrics say of a request whose client left; it was answered nothing."""
 
+SEND_TIMEOUT_SECONDS = 300.0
+"""A client that takes nothing for so long is given up: what it keeps from us is memory, and a reader's buffers."""
+
 _HEALTH = f"/{RESERVED_BUCKET}/".encode()
 _LOGGER = logging.getLogger(__name__)
 _REQUEST_ID_BYTES = 4
@@ -327,9 +330,13 @@ class _Exchange:
                     self._error = "ClientGone"
                     return CLIENT_GONE_STATUS
                 data = piece if type(piece) is bytes else bytes(piece)
-                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+                async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
+                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
                 self._sent += len(data)
             await self._send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            self._error = "ClientGone"
+            return CLIENT_GONE_STATUS
         except HoldfastError as error:
             self._error = error.code
             _LOGGER.warning("request %s broke off: %s: %s", self.request_id, error.code, error)

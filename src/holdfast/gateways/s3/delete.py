@@ -1,11 +1,11 @@
 """DeleteObject and DeleteObjects."""
 
 from holdfast.core.errors import HoldfastError
-from holdfast.core.limits import DELETE_BATCH_MAX_COUNT, KEY_MAX_BYTES
+from holdfast.core.limits import DELETE_BATCH_MAX_COUNT
 from holdfast.gateways.s3 import checksums, metadata, xml
 from holdfast.gateways.s3.body import DOCUMENT_MAX_BYTES
 from holdfast.gateways.s3.call import XML_TYPE, Answer, Call, Header, version
-from holdfast.gateways.s3.errors import S3Error, from_holdfast, not_implemented
+from holdfast.gateways.s3.errors import from_holdfast, not_implemented
 from holdfast.objects.model import Deleted
 
 
@@ -33,16 +33,10 @@ async def delete_objects(call: Call) -> Answer:
     asked = [_asked(item) for item in root.all("Object")]
     if not 1 <= len(asked) <= DELETE_BATCH_MAX_COUNT:
         raise xml.malformed()
-    usable = [item for item in asked if 0 < len(item[0].encode()) <= KEY_MAX_BYTES]
-    results = iter(await call.store.delete_objects(call.bucket, usable))
+    results = await call.store.delete_objects(call.bucket, asked)
     parts: list[str] = []
-    for key, named in asked:
-        result: Deleted | HoldfastError | S3Error
-        if 0 < len(key.encode()) <= KEY_MAX_BYTES:
-            result = next(results)
-        else:
-            result = S3Error("KeyTooLongError", "Your key is too long")
-        if isinstance(result, (HoldfastError, S3Error)):
+    for (key, named), result in zip(asked, results, strict=True):
+        if isinstance(result, HoldfastError):
             parts += _failed(key, named, result)
         elif not quiet:
             parts += _deleted(key, named, result)
@@ -60,8 +54,8 @@ def _asked(item: xml.Element) -> tuple[str, str | None]:
     return key, item.text_of("VersionId") or None
 
 
-def _failed(key: str, named: str | None, error: HoldfastError | S3Error) -> list[str]:
-    answer = error if isinstance(error, S3Error) else from_holdfast(error)
+def _failed(key: str, named: str | None, error: HoldfastError) -> list[str]:
+    answer = from_holdfast(error)
     return [
         "<Error>",
         xml.element("Key", key),

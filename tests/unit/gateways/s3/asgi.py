@@ -118,6 +118,7 @@ class Driver:
         messages: Sequence[Mapping[str, Any]],
         *,
         client_leaves_after: int | None = None,
+        client_stalls_after: int | None = None,
     ) -> Answer:
         """Whatever head and messages; behind the last message the client is gone."""
         answer = Answer()
@@ -146,6 +147,8 @@ class Driver:
                 sent += 1
                 if sent == client_leaves_after:
                     leaving.set()
+                if sent == client_stalls_after:
+                    await asyncio.Event().wait()
                 answer.body += message.get("body", b"")
                 answer.whole = not message.get("more_body", False)
 

@@ -317,6 +317,36 @@ async def test_a_download_stops_when_the_client_leaves(driver: Driver) -> None:
     assert json.loads(driver.lines[-1])["status"] == 499
 
 
+async def test_a_client_that_takes_nothing_is_given_up(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "SEND_TIMEOUT_SECONDS", 0.05)
+    await driver.request("PUT", "/bucket/k", body=b"x" * (4 * MIB))
+    head = driver.sign("GET", "/bucket/k", (), {}, sha256(b"").hexdigest())
+    answer = await driver.send("GET", "/bucket/k", (), head, (), client_stalls_after=2)
+    assert not answer.whole
+    assert json.loads(driver.lines[-1])["status"] == 499
+
+
+async def test_a_multi_delete_tells_of_each_key(driver: Driver) -> None:
+    await driver.request("PUT", "/bucket/k", body=b"x")
+    names = "".join(f"<Object><Key>{key}</Key></Object>" for key in ("k", "none", "x" * 1025))
+    answer = await driver.request("POST", "/bucket", [("delete", "")], body=f"<Delete>{names}</Delete>".encode())
+    text = answer.body.decode()
+    assert "<Deleted><Key>k</Key></Deleted><Deleted><Key>none</Key></Deleted><Error>" in text
+    assert text.count("<Code>KeyTooLongError</Code>") == 1
+    quiet = f"<Delete><Quiet>true</Quiet>{names}</Delete>".encode()
+    answer = await driver.request("POST", "/bucket", [("delete", "")], body=quiet)
+    assert b"<Deleted>" not in answer.body
+    for document in (
+        "<Delete/>",
+        "<Delete>" + "<Object><Key>k</Key></Object>" * 1001 + "</Delete>",
+        "<Delete><Object/></Delete>",
+    ):
+        answer = await driver.request("POST", "/bucket", [("delete", "")], body=document.encode())
+        assert _code(answer) == "MalformedXML"
+    conditional = b"<Delete><Object><Key>k</Key><ETag>x</ETag></Object></Delete>"
+    assert (await driver.request("POST", "/bucket", [("delete", "")], body=conditional)).status == 501
+
+
 async def test_errors_of_the_store(driver: Driver, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     error: Exception = Full("/data/3 is full")
 
