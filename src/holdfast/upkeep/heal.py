@@ -80,6 +80,15 @@ class Healer:
     async def survey(self, blocks: Sequence[StoredBlock], placing: Placing) -> list[Survey]:
         return await survey_blocks(self._drives, placing, [block.ref for block in blocks])
 
+    async def plan(self, blocks: Sequence[StoredBlock]) -> list[BlockPlan]:
+        """What the drives' indexes say that `blocks` need now. Raises Unavailable when the layouts cannot be read."""
+        placing = (await self._layouts.live())[0]
+        surveys = await self.survey(blocks, placing)
+        return [
+            plan_block(block.ref.code, placing.drives(block.ref), survey)
+            for block, survey in zip(blocks, surveys, strict=True)
+        ]
+
     async def heal(self, block: StoredBlock, survey: Survey | None = None) -> Healed:
         """Bring `block` home. The caller has made sure that its content lives.
 

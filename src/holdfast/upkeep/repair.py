@@ -4,7 +4,9 @@ Rules:
 
 - Only a block whose content the rows call LIVE is touched. A row whose content is condemned or gone is dropped: the
   collection or the sweep will see to the fragments. UNKNOWN waits.
-- A row goes only when its block is whole; what waits for a drive stays and is looked at again.
+- A row goes only when its block is whole; what waits for a drive stays and is looked at again. Looking asks the drives'
+  indexes; the fragments are read only where something can be done, and every WAITING_READ_SECONDS in case one of them
+  rots while another is waited for.
 - Reporting is idempotent and so is repairing: several processes may do both at once, twice costs only time.
 """
 
@@ -15,11 +17,18 @@ from holdfast.core.clock import Clock
 from holdfast.core.errors import Corrupt
 from holdfast.upkeep.heal import Healed, Healer
 from holdfast.upkeep.interface import Catalogue, Liveness, RepairTask
+from holdfast.upkeep.plan import BlockPlan
 from holdfast.upkeep.progress import Rate, Record, Saver
 from holdfast.upkeep.worker import State, Wake
 
 # How soon a put that left fragments on a hand-off is made whole, when nobody says anything.
 LOOK_SECONDS = 10.0
+
+# A drive that is away leaves rows by the thousand: reading their blocks at every look would keep the others busy.
+WAITING_READ_SECONDS = 600.0
+
+# Tasks of one step: one question to each drive for all of them.
+BATCH_TASKS = 32
 
 # Blocks in hand at once: enough to keep several drives busy, and k+m fragments of each in memory.
 TOGETHER = 4
@@ -37,18 +46,22 @@ class RepairRecord(Record):
 
 
 class Repairer:
-    """The worker. One step repairs up to TOGETHER blocks."""
+    """The worker. One step is up to BATCH_TASKS of the outbox."""
 
     name = "repair"
 
     def __init__(self, catalogue: Catalogue, healer: Healer, clock: Clock) -> None:
         self._catalogue = catalogue
         self._healer = healer
+        self._clock = clock
         self._saver = Saver(catalogue, self.name, clock)
         self._wake = Wake(clock)
         self._after: bytes | None = None
         self._rate = Rate(clock)
         self._told: RepairRecord | None = None
+        self._read_waiting_at = clock.monotonic()
+        self._reads_waiting = False
+        """Whether this pass reads blocks for which nothing seems to be possible."""
         self._seen_lost = 0
         self._seen_waiting = 0
 
@@ -62,7 +75,7 @@ class Repairer:
         self._wake.set()
 
     async def work(self) -> State:
-        tasks = await self._catalogue.damaged(after=self._after, limit=TOGETHER)
+        tasks = await self._catalogue.damaged(after=self._after, limit=BATCH_TASKS)
         if not tasks:
             await self._end_pass()
             return State.IDLE
@@ -77,6 +90,10 @@ class Repairer:
         await self._wake.wait(LOOK_SECONDS)
 
     async def _end_pass(self) -> None:
+        now = self._clock.monotonic()
+        if self._reads_waiting:
+            self._read_waiting_at = now
+        self._reads_waiting = now - self._read_waiting_at >= WAITING_READ_SECONDS
         told = RepairRecord(1, self._rate.per_second, self._seen_waiting, self._seen_lost)
         self._after, self._seen_waiting, self._seen_lost = None, 0, 0
         if self._told is None or (told.waiting, told.lost) != (self._told.waiting, self._told.lost):
@@ -87,14 +104,20 @@ class Repairer:
         """How many of `tasks` are done with."""
         contents = [task.block.tagged.content for task in tasks]
         liveness = await self._catalogue.liveness(contents)
-        return sum(await asyncio.gather(*map(self._repair_one, tasks, liveness)))
+        plans = await self._healer.plan([task.block for task in tasks])
+        work = list(zip(tasks, liveness, plans, strict=True))
+        done = 0
+        for start in range(0, len(work), TOGETHER):
+            group = work[start : start + TOGETHER]
+            done += sum(await asyncio.gather(*(self._repair_one(*one) for one in group)))
+        return done
 
-    async def _repair_one(self, task: RepairTask, liveness: Liveness) -> bool:
+    async def _repair_one(self, task: RepairTask, liveness: Liveness, plan: BlockPlan) -> bool:
         if liveness is Liveness.UNKNOWN:
             self._seen_waiting += 1
             return False
         if liveness is Liveness.LIVE:
-            healed = await self._heal(task)
+            healed = await self._heal(task, plan)
             if not healed.whole:
                 self._seen_waiting += 1
                 self._seen_lost += healed.lost
@@ -102,7 +125,9 @@ class Repairer:
         await self._catalogue.repaired(task)
         return True
 
-    async def _heal(self, task: RepairTask) -> Healed:
+    async def _heal(self, task: RepairTask, plan: BlockPlan) -> Healed:
+        if plan.idle and not plan.whole and not self._reads_waiting:
+            return Healed(whole=False, lost=plan.lost)
         try:
             return await self._healer.heal(task.block)
         except Corrupt:

@@ -86,8 +86,11 @@ def step(page: Sequence[FragmentInfo]) -> Sequence[FragmentInfo]:
 class Scrubber:
     """The worker, one for each drive."""
 
-    def __init__(self, drive: Drive, catalogue: Catalogue, open_tag: TagOpener, clock: Clock) -> None:
-        self.name = f"scrub {drive.id.hex()[:8]}"
+    def __init__(
+        self, drive: Drive, catalogue: Catalogue, open_tag: TagOpener, clock: Clock, *, name: str | None = None
+    ) -> None:
+        """`name` is what its progress is kept under: a pass by hand has its own, beside the one in the background."""
+        self.name = name or f"scrub {drive.id.hex()[:8]}"
         self._drive = drive
         self._catalogue = catalogue
         self._open_tag = open_tag
@@ -96,6 +99,11 @@ class Scrubber:
         self._wake = Wake(clock)
         self._record: ScrubRecord | None = None
         self._counted_at = 0.0
+
+    @property
+    def checked(self) -> int:
+        """Fragments checked in this pass."""
+        return self._record.checked if self._record is not None else 0
 
     def status(self) -> str:
         record = self._record

@@ -50,6 +50,23 @@ async def test_what_a_drive_forgot_is_reported() -> None:
     assert counted(await check(world)) == {Trouble.MISSING: len(lost)}
 
 
+async def test_what_is_lost_for_good_is_reported_and_what_may_come_back_is_not() -> None:
+    world = World(4)
+    content = await world.create(copies(2))
+    ref = world.rows[content].refs[0]
+    homes = world.layouts.all[0].drives(ref)
+    world.drives[homes[0]].lose(FragmentKey(ref.id, 0))
+    world.drives[homes[1]].silent = True
+    await settle(auditor(world))
+    assert bytes(ref.id) not in world.outbox
+    world.drives[homes[1]].silent = False
+    world.drives[homes[1]].lose(FragmentKey(ref.id, 1))
+    worker = auditor(world)
+    await worker.request()
+    await settle(worker)
+    assert bytes(ref.id) in world.outbox
+
+
 async def test_an_unplugged_drive_floods_nothing() -> None:
     world = World(6)
     await world.create(erasure(2, 1), 5)

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from holdfast.core.errors import NodeDown
 from holdfast.core.ids import DriveId
-from holdfast.drives.interface import Fragment, FragmentKey
+from holdfast.drives.interface import Fragment, FragmentKey, FragmentPart
 from holdfast.erasure import BlockRef, Code, copies, encode, erasure
 from holdfast.upkeep.heal import Healed, Healer
 from holdfast.upkeep.interface import StoredBlock
@@ -148,6 +149,21 @@ async def test_a_silent_drive_is_waited_for() -> None:
     assert not healed.whole
     assert not healed.lost
     assert healed.written == 0
+
+
+async def test_a_drive_that_fails_only_when_read_is_waited_for() -> None:
+    world = World(6)
+    block = await block_of(world)
+    take(world, block.ref, 2)
+    drive = world.drives[homes(world, block.ref)[0]]
+    drive.inner.get = failing  # type: ignore[assignment,method-assign]
+    healed = await heal(world, block)
+    assert (healed.whole, healed.lost, healed.written) == (False, True, 0)
+    assert len(drive.held()) > 0
+
+
+async def failing(*_: object) -> FragmentPart:
+    raise NodeDown("reads fail")
 
 
 async def test_a_drive_that_is_not_attached_is_silent() -> None:

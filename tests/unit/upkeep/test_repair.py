@@ -4,7 +4,7 @@ from holdfast.drives.interface import FragmentKey
 from holdfast.erasure import copies, erasure
 from holdfast.upkeep.heal import Healer
 from holdfast.upkeep.interface import RepairTask
-from holdfast.upkeep.repair import Repairer, RepairRecord
+from holdfast.upkeep.repair import WAITING_READ_SECONDS, Repairer, RepairRecord
 from holdfast.upkeep.worker import settle
 from tests.unit.upkeep.world import World
 
@@ -57,6 +57,28 @@ async def test_what_waits_for_a_drive_stays_and_does_not_block_the_rest() -> Non
     await settle(worker)
     assert not world.outbox
     assert worker.status() == ""
+
+
+async def test_what_waits_is_read_seldom_and_read_all_the_same() -> None:
+    """One home is silent; another one's fragment rots meanwhile, which the indexes do not tell."""
+    world = World(4)
+    content = await world.create(erasure(2, 1), 1)
+    ref = world.rows[content].refs[0]
+    homes = world.layouts.all[0].drives(ref)
+    block = await anext(world.blocks(content))
+    fragment = world.drives[homes[0]].lose(FragmentKey(ref.id, 0))
+    world.drives[homes[0]].silent = True
+    await world.drives[homes[3]].inner.put([fragment])  # its hand-off
+    world.drives[homes[1]].rotten.add(FragmentKey(ref.id, 1))
+    await world.report_damage([block])
+    worker = repairer(world)
+    await settle(worker)
+    assert world.drives[homes[1]].rotten
+    await world.clock.advance(WAITING_READ_SECONDS)
+    await settle(worker)
+    await settle(worker)
+    assert not world.drives[homes[1]].rotten
+    assert set(world.holders(ref)) == {0, 1, 2}
 
 
 async def test_what_cannot_be_read_stays_and_is_counted() -> None:

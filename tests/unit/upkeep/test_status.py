@@ -5,6 +5,7 @@ import pytest
 from holdfast.drives.interface import FragmentKey
 from holdfast.erasure import copies, erasure
 from holdfast.testing.clock import FakeClock
+from holdfast.upkeep import repair
 from holdfast.upkeep.progress import Rate
 from holdfast.upkeep.status import Health, about, health
 from tests.unit.upkeep.crew import Crew
@@ -27,7 +28,8 @@ async def test_a_new_store_is_healthy() -> None:
     assert found.notes() == []
 
 
-async def test_damage_is_counted_and_timed() -> None:
+async def test_damage_is_counted_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair, "BATCH_TASKS", 4)
     world = World(6)
     for _ in range(40):
         await world.create(erasure(2, 1))
