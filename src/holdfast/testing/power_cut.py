@@ -314,10 +314,11 @@ class _Root:
 class World:
     """The disks while a trace is walked through: what is durable, and what is in the air.
 
-    They start out as the recorded directories are when the world is made, all of it durable: make it before the run.
+    They start out as the recorded directories are when the world is made, all of it durable: make it before the run,
+    or `empty` if they were empty then.
     """
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], *, empty: bool = False) -> None:
         self.position = 0
         self._nodes = 0
         self._files: dict[Node, _File] = {}
@@ -326,7 +327,7 @@ class World:
         """Directories as the running process sees them."""
         self._durable: dict[Node, dict[str, Node]] = {}
         self._syncing: dict[tuple[tuple[int, int], int], int] = {}
-        self._roots = [_Root(str(path), self._take(path)) for path in roots]
+        self._roots = [_Root(str(path), self._new_directory() if empty else self._take(path)) for path in roots]
 
     def _take(self, directory: Path) -> Node:
         node = self._new_directory()

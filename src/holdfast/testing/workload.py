@@ -108,6 +108,9 @@ class Client:
         while not stop.is_set() and self.report.requests != self._workload.operations:
             key = self._random.choice(self._workload.keys)
             self.step(self._random.choices(actions, weights)[0], key)
+        self.close()
+
+    def close(self) -> None:
         self._s3.close()
 
     def step(self, action: str, key: str) -> None:
