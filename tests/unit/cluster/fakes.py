@@ -1,8 +1,10 @@
 """Drives that misbehave when told to, and a cluster of them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from typing import TypeVar
 
 from blake3 import blake3
 
@@ -16,6 +18,20 @@ from holdfast.drives.memory import MemoryDrive
 from holdfast.erasure import BlockRef
 from holdfast.placement import Layout, LayoutDrive, first_layout
 from holdfast.testing.clock import FakeClock
+
+T = TypeVar("T")
+
+
+class InlineExecutor(Executor):
+    """Runs what it is given at once, so that a test's time is all on its clock."""
+
+    def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  as any executor does
+            future.set_exception(error)
+        return future
 
 
 def drive_id(number: int) -> DriveId:
@@ -112,7 +128,11 @@ class Group:
         self.layout = layout_of(count)
         self.damage: list[tuple[BlockRef, int, DriveId | None, str]] = []
         self.cluster = Cluster(
-            self.drives, [self.layout], clock=self.clock, on_damage=lambda *found: self.damage.append(found)
+            self.drives,
+            [self.layout],
+            clock=self.clock,
+            on_damage=lambda *found: self.damage.append(found),
+            executor=InlineExecutor(),
         )
 
     def __getitem__(self, number: int) -> FakeDrive:
