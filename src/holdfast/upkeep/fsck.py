@@ -14,7 +14,16 @@ from holdfast.core.ids import BlockId, ContentId, DriveId
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
 from holdfast.upkeep.audit import plan_of
 from holdfast.upkeep.heal import survey_blocks
-from holdfast.upkeep.interface import Catalogue, Layouts, Liveness, Placing, StoredBlock, TaggedContent, TagOpener
+from holdfast.upkeep.interface import (
+    Catalogue,
+    Layouts,
+    Liveness,
+    Placing,
+    StoredBlock,
+    TaggedContent,
+    TagOpener,
+    attribute,
+)
 from holdfast.upkeep.plan import Survey
 from holdfast.upkeep.scrub import check
 from holdfast.upkeep.walk import next_batch, walk_kept
@@ -144,7 +153,7 @@ async def _judge(
     """What is wrong with a fragment, and its block if that is alive."""
     name, index = info.key
     try:
-        tagged = open_tag(info.tag)
+        tagged = attribute(open_tag, name, info.tag)
     except Corrupt as error:
         return Finding(Trouble.UNATTRIBUTABLE, None, name, index, drive.id, str(error)), None
     [liveness] = await catalogue.liveness([tagged.content])

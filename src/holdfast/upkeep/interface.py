@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from holdfast.core.errors import HoldfastError
+from holdfast.core.errors import Corrupt, HoldfastError
 from holdfast.core.ids import BlockId, Buffer, ContentId, DriveId, SessionId
 from holdfast.erasure.code import BlockRef, Code
 
@@ -53,6 +53,8 @@ class TaggedContent:
     position: int
     """Where in the content's tree the block hangs; only the catalogue gives it a meaning."""
     epoch: int
+    block: BlockId | None = None
+    """The block that the tag was sealed for; None where the rows say it, and not a tag."""
 
 
 class TagOpener(Protocol):
@@ -61,6 +63,15 @@ class TagOpener(Protocol):
     def __call__(self, tag: Buffer) -> TaggedContent:
         """Raises Corrupt when the tag was not sealed by this store."""
         ...
+
+
+def attribute(open_tag: TagOpener, block: BlockId, tag: Buffer) -> TaggedContent:
+    """What the tag of a fragment of `block` says. Raises Corrupt when it is not ours, or was sealed for another block:
+    whoever holds fragments must not be able to pass a living one off as garbage."""
+    tagged = open_tag(tag)
+    if tagged.block is not None and tagged.block != block:
+        raise Corrupt("a tag of another block")
+    return tagged
 
 
 @dataclass(frozen=True, slots=True)

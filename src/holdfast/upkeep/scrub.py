@@ -19,7 +19,7 @@ from holdfast.core.ids import BlockId
 from holdfast.core.limits import MIB
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
 from holdfast.erasure import check_fragment
-from holdfast.upkeep.interface import Catalogue, Liveness, TagOpener
+from holdfast.upkeep.interface import Catalogue, Liveness, TagOpener, attribute
 from holdfast.upkeep.progress import Record, Saver, load
 from holdfast.upkeep.worker import State, Wake
 
@@ -161,7 +161,7 @@ class Scrubber:
     async def _judge(self, record: ScrubRecord, checked: Checked) -> None:
         """Tell repair of a bad fragment, if its content lives."""
         try:
-            tagged = self._open_tag(checked.info.tag)
+            tagged = attribute(self._open_tag, checked.info.key.block, checked.info.tag)
         except Corrupt:
             record.unattributable += 1
             return

@@ -22,7 +22,7 @@ from holdfast.core.clock import Clock
 from holdfast.core.errors import Corrupt
 from holdfast.core.ids import BlockId, ContentId
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
-from holdfast.upkeep.interface import SWEEP_GAP_SECONDS, Catalogue, Liveness, TaggedContent, TagOpener
+from holdfast.upkeep.interface import SWEEP_GAP_SECONDS, Catalogue, Liveness, TaggedContent, TagOpener, attribute
 from holdfast.upkeep.progress import Record, Saver, load
 from holdfast.upkeep.worker import State, Wake
 
@@ -184,7 +184,7 @@ class Sweeper:
         listed = []
         for info in page:
             try:
-                listed.append(Listed(info, self._open_tag(info.tag)))
+                listed.append(Listed(info, attribute(self._open_tag, info.key.block, info.tag)))
             except Corrupt:
                 self.counts.unattributable += 1
         return listed

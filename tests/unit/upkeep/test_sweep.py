@@ -1,14 +1,15 @@
 """The sweep: garbage goes after two looks, and nothing else ever does."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from holdfast.core.ids import ContentId
+from holdfast.core.ids import Buffer, ContentId
 from holdfast.drives.interface import Fragment
 from holdfast.erasure import copies, erasure
 from holdfast.upkeep import sweep
-from holdfast.upkeep.interface import SWEEP_GAP_SECONDS, Liveness
+from holdfast.upkeep.interface import SWEEP_GAP_SECONDS, Liveness, TaggedContent
 from holdfast.upkeep.sweep import PERIOD_SECONDS, Sweeper, SweepRecord, aged, due, ripe
 from holdfast.upkeep.worker import State, settle
 from tests.unit.upkeep.world import FrailDrive, World, open_tag
@@ -115,6 +116,31 @@ async def test_a_foreign_tag_is_counted_and_left_alone() -> None:
     assert len(drive.held()) == 2
     assert worker.counts.unattributable == 2
     assert "2 unattributable" in worker.status()
+
+
+async def test_a_tag_of_another_block_makes_no_garbage_of_a_living_fragment() -> None:
+    world = World(1)
+    await world.create(copies(1))
+    gone = await world.create(copies(1))
+    del world.rows[gone]
+    tags = {}
+    [drive] = world.drives.values()
+    for key, fragment in drive.held().items():
+        tags[fragment.tag] = key.block
+    dead = next(tag for tag in tags if open_tag(tag).content == gone)
+    for key, fragment in list(drive.held().items()):
+        drive.held()[key] = Fragment(key, fragment.commitment, fragment.leaves, dead, fragment.payload)
+    world.beats.clear()
+
+    def bound(tag: Buffer) -> TaggedContent:
+        return replace(open_tag(tag), block=tags[bytes(tag)])
+
+    worker = Sweeper(drive, world, bound, world.clock)
+    for _ in range(3):
+        await settle(worker)
+        await world.clock.advance(PERIOD_SECONDS)
+    assert len(drive.held()) == 3
+    assert worker.counts.unattributable == 3
 
 
 async def test_neither_a_wrong_wall_clock_nor_time_without_upkeep_counts() -> None:
