@@ -65,6 +65,10 @@ _WRITE_CONDITIONS = frozenset(
 _BODY = CHECKSUM_HEADERS | {"x-amz-sdk-checksum-algorithm", "x-amz-trailer"}
 _CONDITIONAL = frozenset(("if-match", "if-none-match"))
 _UPLOAD_CHECKSUM = frozenset(("x-amz-checksum-algorithm", "x-amz-checksum-type"))
+
+# It asks that a lock be overridden. There are no locks, so a delete that ignores it does all that was asked.
+_UNLOCKED = frozenset(("x-amz-bypass-governance-retention",))
+
 _READ_QUERY = ("versionId", "partNumber", *metadata.OVERRIDES)
 _LIST = ("prefix", "delimiter", "max-keys", "encoding-type")
 
@@ -112,7 +116,7 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
         "location": _verb("GetBucketLocation", buckets.get_bucket_location, ("location",)),
         "versioning": _verb("GetBucketVersioning", buckets.get_bucket_versioning, ("versioning",)),
     },
-    (Level.BUCKET, "POST"): {"delete": _verb("DeleteObjects", delete.delete_objects, ("delete",), _BODY)},
+    (Level.BUCKET, "POST"): {"delete": _verb("DeleteObjects", delete.delete_objects, ("delete",), _BODY | _UNLOCKED)},
     (Level.OBJECT, "PUT"): {
         "": _verb("PutObject", put_object.put_object, (), _BODY | _CONDITIONAL),
         "uploadId": _verb("UploadPart", multipart.upload_part, ("uploadId", "partNumber"), _BODY),
@@ -131,7 +135,7 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
         "": _verb("HeadObject", get_object.head_object, _READ_QUERY, frozenset(("x-amz-checksum-mode",))),
     },
     (Level.OBJECT, "DELETE"): {
-        "": _verb("DeleteObject", delete.delete_object, ("versionId",), frozenset(("if-match",))),
+        "": _verb("DeleteObject", delete.delete_object, ("versionId",), _UNLOCKED | {"if-match"}),
         "uploadId": _verb("AbortMultipartUpload", multipart.abort_multipart_upload, ("uploadId",)),
     },
     (Level.OBJECT, "POST"): {

@@ -73,7 +73,6 @@ async def test_health(driver: Driver) -> None:
 # Each header and sub-resource of S3 that means something this gateway does not do.
 _HEADERS = {
     "x-amz-acl": "public-read",
-    "x-amz-bypass-governance-retention": "true",
     "x-amz-copy-source": "/bucket/k",
     "x-amz-grant-full-control": "id=x",
     "x-amz-grant-read": "id=x",
@@ -132,6 +131,12 @@ async def test_a_sub_resource_that_is_not_there_is_refused(driver: Driver, metho
             answer = await driver.request(method, path, [(name, "")])
             assert answer.status == 501, (method, path, name)
     assert await driver.keys() == ["k"]
+
+
+async def test_a_lock_that_is_not_there_may_be_overridden(driver: Driver) -> None:
+    headers = {"x-amz-bypass-governance-retention": "true"}
+    assert (await driver.request("DELETE", "/bucket/k", headers=headers)).status == 204
+    assert (await driver.request("PUT", "/bucket/k", headers=headers)).status == 501
 
 
 async def test_other_methods_are_not_allowed(driver: Driver) -> None:
