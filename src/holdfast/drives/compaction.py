@@ -28,10 +28,14 @@ from holdfast.drives.reader import Reader
 from holdfast.drives.records import PAGE_BYTES, Kind, Place
 from holdfast.drives.reserve import Reserve
 from holdfast.drives.rows import Row, SegmentBooks, encode_key
-from holdfast.drives.segments import Entry, read_contents, segment_path
+from holdfast.drives.segments import SEGMENT_MAX_BYTES, Entry, read_contents, segment_path
 
 # Moved in one commit: bounds memory, and how long puts wait behind it.
 MOVE_MAX_BYTES = MIB
+
+# Every process that wrote something leaves a segment: this many that hold less than a sixteenth each are merged.
+SMALL_SEGMENTS_MAX_COUNT = 32
+SMALL_SEGMENT_BYTES = SEGMENT_MAX_BYTES // 16
 
 # Records looked at in one step, whatever they weigh: a segment of tombstones must not take a step for ever.
 STEP_MAX_RECORDS = 4096
@@ -80,12 +84,12 @@ class Compactor:
 
     async def step(self, budget_bytes: int, wasted_share: float) -> Compaction:
         await self._in_thread(partial(adopt_segments, self._directory, self._drive, self._disk, self._index))
-        for segment, books in await self._in_thread(partial(self._candidates, wasted_share)):
+        for segment, _ in await self._in_thread(partial(self._candidates, wasted_share)):
             file = await self._in_thread(partial(self._lock, segment))
             if file is None:
                 continue
             try:
-                return await self._compact(segment, books, file, budget_bytes)
+                return await self._compact(segment, file, budget_bytes)
             finally:
                 file.close()
         await self._in_thread(self._reserve.refill)
@@ -93,13 +97,17 @@ class Compactor:
 
     def _candidates(self, wasted_share: float) -> list[tuple[bytes, SegmentBooks]]:
         """Closed segments that are worth it, the most wasteful first."""
-        found = []
-        for segment, books in self._index.books().items():
-            size = books.end - PAGE_BYTES
-            dead = size - books.fragments - books.tombstones
-            if books.closed and segment not in self._stuck and (size <= 0 or dead >= wasted_share * size):
-                found.append((dead / size if size > 0 else 1.0, segment, books))
-        return [(segment, books) for _, segment, books in sorted(found, key=lambda line: -line[0])]
+        closed = [
+            (segment, books)
+            for segment, books in self._index.books().items()
+            if books.closed and segment not in self._stuck
+        ]
+        found = [line for line in closed if _wasted(line[1]) >= wasted_share]
+        found.sort(key=lambda line: _wasted(line[1]), reverse=True)
+        small = [line for line in closed if line[1].end < SMALL_SEGMENT_BYTES]
+        if not found and len(small) >= SMALL_SEGMENTS_MAX_COUNT:
+            return sorted(small, key=lambda line: line[1].end)
+        return found
 
     def _lock(self, segment: bytes) -> File | None:
         path = segment_path(self._directory / SEGMENTS_NAME, segment)
@@ -116,7 +124,7 @@ class Compactor:
             return None
         return file
 
-    async def _compact(self, segment: bytes, books: SegmentBooks, file: File, budget_bytes: int) -> Compaction:
+    async def _compact(self, segment: bytes, file: File, budget_bytes: int) -> Compaction:
         contents = await self._in_thread(partial(read_contents, file, segment))
         moved = 0
         unreadable: list[FragmentKey] = []
@@ -181,3 +189,9 @@ class Compactor:
         self._index.write(lambda update, _: update.forget_segment(segment, entries))
         self._reserve.refill()
         return size
+
+
+def _wasted(books: SegmentBooks) -> float:
+    """The share of a segment that compaction would give back."""
+    size = books.end - PAGE_BYTES
+    return (size - books.fragments - books.tombstones) / size if size > 0 else 1.0

@@ -509,13 +509,12 @@ class Index:
             file.unlock()
 
     def _lock(self, file: File, *, exclusive: bool) -> None:
-        wait = threading.Event()
         while True:
             try:
                 file.lock(exclusive=exclusive)
                 return
             except BlockingIOError:
-                wait.wait(_LOCK_POLL_SECONDS)
+                threading.Event().wait(_LOCK_POLL_SECONDS)
 
 
 def _apply_all(update: Update, entries: Sequence[Entry]) -> None:

@@ -1,5 +1,6 @@
 """When the index is believed, and when it is made again."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -187,3 +188,26 @@ async def test_a_segment_of_another_drive_is_ignored(opened: Opened, tmp_path: P
     drive = await opened.open()
     assert await drive.has([key_of(50), key_of(0)]) == [False, True]
     assert (opened.path / "segments" / segment.name).exists()
+
+
+async def test_nobody_indexes_while_somebody_rebuilds(opened: Opened) -> None:
+    drive = await filled(opened)
+    gate = OsDisk().open(opened.path / "index" / "gate")
+    gate.lock(exclusive=True)
+    put = asyncio.create_task(drive.put([make_fragment(9)]))
+    await asyncio.sleep(0.1)
+    assert not put.done()
+    gate.unlock()
+    await put
+
+
+async def test_nobody_rebuilds_while_somebody_indexes(opened: Opened) -> None:
+    drive = await filled(opened)
+    gate = OsDisk().open(opened.path / "index" / "gate")
+    gate.lock(exclusive=False)
+    (opened.path / "index" / environment_of(opened.path) / "data.mdb").unlink()
+    has = asyncio.create_task(drive.has([key_of(0)]))
+    await asyncio.sleep(0.1)
+    assert not has.done()
+    gate.unlock()
+    assert await has == [True]

@@ -1,0 +1,133 @@
+"""Compaction gives space back and changes nothing that can be seen."""
+
+import asyncio
+
+from holdfast.core.limits import MIB
+from holdfast.drives import compaction
+from holdfast.drives.directory import DirectoryDrive
+from holdfast.testing.drive_suite import assert_holds, key_of, list_all, make_fragment
+from tests.unit.drives.opened import Opened
+
+
+async def compact_all(drive: DirectoryDrive, share: float = 0.25) -> tuple[int, int]:
+    """Steps until there is nothing to do: bytes moved and freed."""
+    moved = freed = 0
+    while (step := await drive.compact(budget_bytes=MIB, wasted_share=share)).segment is not None:
+        moved += step.moved_bytes
+        freed += step.freed_bytes
+        assert step.unreadable == ()
+    return moved, freed
+
+
+async def closed_segment(opened: Opened, count: int) -> DirectoryDrive:
+    drive = await opened.open()
+    for first in range(0, count, 10):
+        await drive.put([make_fragment(number, 20_000) for number in range(first, first + 10)])
+    await opened.close()
+    return await opened.open()
+
+
+async def test_nothing_to_do(opened: Opened) -> None:
+    drive = await closed_segment(opened, 20)
+    assert await compact_all(drive) == (0, 0)
+
+
+async def test_a_dead_segment_goes_without_a_move(opened: Opened) -> None:
+    drive = await closed_segment(opened, 20)
+    (segment,) = opened.segments()
+    await drive.delete([key_of(number) for number in range(20)])
+    moved, freed = await compact_all(drive)
+    assert moved == 0
+    assert freed > 400_000
+    assert not segment.exists()
+    # Nothing is left that the tombstones could shadow, so they are dead themselves.
+    usage = await drive.usage()
+    assert (usage.live, usage.fragments) == (0, 0)
+    assert usage.dead > 0
+
+
+async def test_what_lives_moves(opened: Opened) -> None:
+    drive = await closed_segment(opened, 40)
+    (segment,) = opened.segments()
+    await drive.delete([key_of(number) for number in range(0, 40, 2)])
+    before = await list_all(drive)
+    moved, freed = await compact_all(drive)
+    assert 400_000 <= moved <= 450_000
+    assert freed > 800_000
+    assert not segment.exists()
+    assert await list_all(drive) == before
+    for number in range(1, 40, 2):
+        await assert_holds(drive, make_fragment(number, 20_000))
+    await opened.close()
+    drive = await opened.open()
+    assert await list_all(drive) == before
+
+
+async def test_a_budget_bounds_a_step(opened: Opened) -> None:
+    drive = await closed_segment(opened, 40)
+    await drive.delete([key_of(number) for number in range(0, 40, 2)])
+    step = await drive.compact(budget_bytes=100_000)
+    assert 0 < step.moved_bytes <= 140_000
+    assert step.freed_bytes == 0
+    moved, freed = await compact_all(drive)
+    assert step.moved_bytes + moved <= 450_000
+    assert freed > 800_000
+
+
+async def test_reads_go_on_meanwhile(opened: Opened) -> None:
+    drive = await closed_segment(opened, 40)
+    other = await opened.open()
+    for number in range(40):
+        await assert_holds(other, make_fragment(number, 20_000))
+    await drive.delete([key_of(number) for number in range(0, 40, 2)])
+    stop = asyncio.Event()
+
+    async def read(handle: DirectoryDrive) -> None:
+        while not stop.is_set():
+            for number in range(1, 40, 2):
+                await assert_holds(handle, make_fragment(number, 20_000))
+                # A cached read never waits, so it lets nobody else run.
+                await asyncio.sleep(0)
+
+    readers = [asyncio.create_task(read(handle)) for handle in (drive, other, other)]
+    await compact_all(drive)
+    stop.set()
+    await asyncio.gather(*readers)
+    await read(other)
+
+
+async def test_a_reader_that_lost_its_segment_looks_again(opened: Opened) -> None:
+    drive = await closed_segment(opened, 10)
+    other = await opened.open()
+    await drive.delete([key_of(number) for number in range(1, 10)])
+    row = other._index.lookup(key_of(0))
+    await compact_all(drive)
+    assert other._index.lookup(key_of(0)).segment != row.segment
+    real = other._index.lookup
+    stale = iter([row])
+    other._index.lookup = lambda key: next(stale, None) or real(key)  # type: ignore[method-assign]
+    await assert_holds(other, make_fragment(0, 20_000))
+    assert next(stale, None) is None
+
+
+async def test_two_at_once_do_not_meet(opened: Opened) -> None:
+    drive = await closed_segment(opened, 40)
+    other = await opened.open()
+    await drive.delete([key_of(number) for number in range(0, 40, 2)])
+    await asyncio.gather(compact_all(drive), compact_all(other))
+    for number in range(1, 40, 2):
+        await assert_holds(drive, make_fragment(number, 20_000))
+        await assert_holds(other, make_fragment(number, 20_000))
+
+
+async def test_many_small_segments_are_merged(opened: Opened) -> None:
+    for number in range(compaction.SMALL_SEGMENTS_MAX_COUNT):
+        drive = await opened.open()
+        await drive.put([make_fragment(number)])
+        await opened.close()
+    drive = await opened.open()
+    assert len(opened.segments()) == compaction.SMALL_SEGMENTS_MAX_COUNT
+    await compact_all(drive)
+    assert len(opened.segments()) <= compaction.SMALL_SEGMENTS_MAX_COUNT
+    for number in range(compaction.SMALL_SEGMENTS_MAX_COUNT):
+        await assert_holds(drive, make_fragment(number))
