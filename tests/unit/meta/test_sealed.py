@@ -113,7 +113,7 @@ async def test_the_longest_value_and_one_byte_more() -> None:
     meta = sealed(MemoryMeta())
     await meta.commit([Put(b"O1", bytes(VALUE_MAX_BYTES))], token=token(1))
     assert len((await meta.get(b"O1")).value) == VALUE_MAX_BYTES < ROW_VALUE_MAX_BYTES
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest, match=str(VALUE_MAX_BYTES)):
         await meta.commit([Put(b"O1", bytes(VALUE_MAX_BYTES + 1))], token=token(1))
 
 
