@@ -16,10 +16,14 @@ that was accepted. Hence any mirror of the highest epoch that is seen holds ever
 enough drives accepted that epoch.
 
 A change of the roster, too, is an epoch: it is promised and accepted by quorums of the old and of the new roster.
+
+A drive that its operator declares lost for good is no acceptor any more: no start will ever hear it. Every other
+N - losses drives of the old roster still meet the epoch when all but (lost) of its losses + 1 acceptors took it. So a
+roster can be changed when as many drives are lost as the store was made for. The declaration must be true.
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +32,7 @@ import msgspec
 from blake3 import blake3
 
 from holdfast.core.disk import Disk
-from holdfast.core.errors import Corrupt, Unavailable
+from holdfast.core.errors import Corrupt, NotFound, Unavailable
 from holdfast.core.ids import RANDOM_ID_BYTES, DriveId, StoreId
 
 MAGIC = b"HFW1"
@@ -145,6 +149,22 @@ def check_quorum(testimony: Testimony, wanted: Witness) -> None:
     )
 
 
+def hear_newest(disk: Disk, store: StoreId, paths: Mapping[DriveId, Path]) -> tuple[Testimony, Witness]:
+    """What the drives remember, and the newest of it, proven to be so.
+
+    Raises NotFound when no drive holds any metadata, Corrupt when no witness is whole, Unavailable as `check_quorum`.
+    """
+    testimony = hear(disk, store, paths)
+    if not testimony.witnesses:
+        reasons = "; ".join(testimony.silent.values())
+        if all(not disk.exists(path / FILE_NAME) for path in paths.values()):
+            raise NotFound(f"no metadata of this store on any drive: {reasons}")
+        raise Corrupt(f"no drive's witness is whole: {reasons}")
+    newest = testimony.newest
+    check_quorum(testimony, newest)
+    return testimony, newest
+
+
 def _write(
     disk: Disk, paths: Mapping[DriveId, Path], witnesses: Iterable[Witness], pool: ThreadPoolExecutor
 ) -> set[bytes]:
@@ -176,8 +196,10 @@ def establish(
     testimony: Testimony,
     proposal: Witness,
     pool: ThreadPoolExecutor,
+    lost: Collection[bytes] = (),
 ) -> Witness:
-    """Promise and accept an epoch with the proposal's mirrors and roster; its number is made up here.
+    """Promise and accept an epoch with the proposal's mirrors and roster; its number is made up here. `lost` are drives
+    that will never be heard again.
 
     Returns what was accepted. Raises Unavailable when too few drives can be written: then nothing may be committed
     before another call succeeds. Only under the store's lock, with a testimony that was heard under it.
@@ -202,5 +224,6 @@ def establish(
         disk, paths, [msgspec.structs.replace(accepted, drive=drive) for drive in asked if drive in promised], pool
     )
     for witness in (old, proposal):
-        _check_written(f"epoch {number}", written, witness.roster, witness.losses + 1)
+        need = witness.losses + 1 - len(set(lost) & set(witness.roster))
+        _check_written(f"epoch {number}", written, witness.roster, need)
     return accepted
