@@ -125,8 +125,3 @@ def _refuge(index: int, holders: set[DriveId], preferred: Sequence[DriveId], sur
     answering = [drive for drive in preferred if drive not in survey.silent]
     places = staying or answering[index % max(len(answering), 1) :]
     return places[0] if places else None
-
-
-def spare(code: Code, survey: Survey) -> int:
-    """How many more losses the block survives as it is; negative when it cannot be read."""
-    return len(survey.good) - code.k

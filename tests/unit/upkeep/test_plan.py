@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from holdfast.core.ids import DriveId
 from holdfast.erasure import Code, copies, erasure
-from holdfast.upkeep.plan import Copy, Survey, plan_block, spare
+from holdfast.upkeep.plan import Copy, Survey, plan_block
 
 A, B, C, D, E = (DriveId(letter * 16) for letter in (b"a", b"b", b"c", b"d", b"e"))
 CODE = erasure(2, 1)
@@ -78,11 +78,6 @@ def test_below_k_a_handoff_still_goes_home_but_its_original_stays() -> None:
     plan = plan_block(CODE, (A, B, C), found((0, D)))
     assert plan.copies == (Copy(0, D, A),)
     assert plan.drop == ()
-
-
-def test_spare_counts_losses_that_can_be_borne() -> None:
-    assert spare(CODE, found((0, A), (1, B), (2, C))) == 1
-    assert spare(CODE, found((0, A))) == -1
 
 
 drives = st.sampled_from([A, B, C, D, E])
