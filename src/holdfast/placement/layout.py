@@ -34,8 +34,8 @@ DRIVES_MAX_COUNT = 1024
 # Names of zones and nodes are for people and for comparing.
 NAME_MAX_BYTES = 64
 
-# Bytes of capacity of the largest drive that is believed: 1 EiB. Weights must add up within 2**63.
-WEIGHT_MAX_BYTES = 2**60 // DRIVES_MAX_COUNT * 8
+# 8 PiB: still exact as a float, and the sum of as many as there may be stays below 2**63.
+WEIGHT_MAX_BYTES = 2**53
 
 
 class State(StrEnum):
