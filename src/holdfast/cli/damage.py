@@ -10,10 +10,10 @@ import logging
 from collections.abc import Mapping
 
 from holdfast.cli.catalogue import RowCatalogue, open_tag
+from holdfast.cli.keys import HeldKeys
 from holdfast.core.clock import Clock
 from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import DriveId
-from holdfast.crypto.tags import TagOpener
 from holdfast.drives.interface import Drive, FragmentKey
 from holdfast.erasure import BlockRef
 from holdfast.upkeep.interface import StoredBlock
@@ -30,9 +30,9 @@ _LOGGER = logging.getLogger(__name__)
 class DamageReports:
     """Collects what a cluster's reads report; `note` is its `on_damage`."""
 
-    def __init__(self, drives: Mapping[DriveId, Drive], tags: TagOpener, clock: Clock) -> None:
+    def __init__(self, drives: Mapping[DriveId, Drive], keys: HeldKeys, clock: Clock) -> None:
         self._drives = drives
-        self._tags = tags
+        self._keys = keys
         self._clock = clock
         self._noted: dict[bytes, BlockRef] = {}
         self._any = asyncio.Event()
@@ -60,6 +60,7 @@ class DamageReports:
 
     async def _attribute(self, ref: BlockRef) -> StoredBlock | None:
         """The block with its content, from the first tag that opens; None when no fragment tells."""
+        tags = self._keys.keyring.tag_opener()
         for index in range(ref.code.width):
             for drive in list(self._drives.values()):
                 key = FragmentKey(ref.id, index)
@@ -67,9 +68,9 @@ class DamageReports:
                     if not (await drive.has([key]))[0]:
                         continue
                     part = await drive.get(key)
-                    opened = self._tags.open(part.tag)
+                    opened = tags.open(part.tag)
                     if opened.block == ref.id:
-                        return StoredBlock(open_tag(self._tags, part.tag), ref, part.tag)
+                        return StoredBlock(open_tag(tags, part.tag), ref, part.tag)
                 except HoldfastError:
                     continue
         return None

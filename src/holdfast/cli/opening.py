@@ -17,6 +17,8 @@ from pathlib import Path
 
 from holdfast.cli.accounts import Accounts
 from holdfast.cli.attaching import Attachments
+from holdfast.cli.catalogue import RowCatalogue
+from holdfast.cli.damage import DamageReports
 from holdfast.cli.keys import HeldKeys, KeySources, write_kek
 from holdfast.cli.settings import Settings
 from holdfast.cli.site import Site, begin, finish, survey, undo_unfinished, write_places
@@ -162,7 +164,8 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
         stack.push_async_callback(attachments.close)
         attachments.gone = gone_drives(live[0])
         await attachments.look()
-        cluster = Cluster(attachments.drives, live, clock=clock)
+        damage = DamageReports(attachments.drives, keys, clock)
+        cluster = Cluster(attachments.drives, live, clock=clock, on_damage=damage.note)
         sessions = Sessions(meta, clock, randomness, host=socket.gethostname(), process=os.getpid())
         stack.push_async_callback(sessions.close)
         code = settings.chosen_code(len(live[0].active))
@@ -191,7 +194,8 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
             code=code,
         )
         renewed.opened = opened
-        for watch in (_watch_rows(opened), _watch_drives(opened)):
+        catalogue = RowCatalogue(meta, contents, keys.keyring.tag_sealer(randomness), clock, randomness)
+        for watch in (_watch_rows(opened), _watch_drives(opened), damage.run(catalogue)):
             stack.push_async_callback(_stop, asyncio.create_task(watch, name="watch"))
         yield opened
 

@@ -7,7 +7,7 @@ rows of the layouts that its blocks were placed by, so a layout cannot be retire
 from dataclasses import dataclass
 
 from holdfast.core.clock import Randomness
-from holdfast.core.errors import AlreadyExists, InvalidRequest, PreconditionFailed
+from holdfast.core.errors import AlreadyExists, InvalidRequest, PreconditionFailed, Unavailable
 from holdfast.core.ids import Token, new_token
 from holdfast.core.ranges import prefix_range
 from holdfast.meta.interface import Delete, HasToken, IsAbsent, Meta, Put, Row
@@ -40,8 +40,11 @@ class Layouts:
         return tuple(layout for layout, _ in reversed(found))
 
     def expectation(self, version: int) -> HasToken:
-        """What a publish expects that was placed by this layout. The layout was seen by `live` before."""
-        return HasToken(layout_row_key(version), self._tokens[version])
+        """What a publish expects that was placed by this layout. Raises Unavailable when it was retired meanwhile."""
+        token = self._tokens.get(version)
+        if token is None:
+            raise Unavailable(f"layout {version}, which the blocks were placed by, was retired meanwhile; try again")
+        return HasToken(layout_row_key(version), token)
 
     async def publish(self, layout: Layout) -> None:
         """Make `layout` the newest. Raises AlreadyExists when another change was faster, InvalidRequest when too many
