@@ -153,13 +153,11 @@ async def test_a_silent_drive_is_waited_for() -> None:
 
 async def test_a_drive_that_fails_only_when_read_is_waited_for() -> None:
     world = World(6)
-    block = await block_of(world)
-    take(world, block.ref, 2)
+    block = await block_of(world, copies(3))
     drive = world.drives[homes(world, block.ref)[0]]
     drive.inner.get = failing  # type: ignore[assignment,method-assign]
     healed = await heal(world, block)
-    assert (healed.whole, healed.lost, healed.written) == (False, True, 0)
-    assert len(drive.held()) > 0
+    assert (healed.whole, healed.lost, healed.written) == (False, False, 0)
 
 
 async def failing(*_: object) -> FragmentPart:
