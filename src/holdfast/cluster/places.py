@@ -23,28 +23,31 @@ class Places:
     def __init__(self, drives: Mapping[DriveId, Drive], executor: Executor | None) -> None:
         self.drives = drives
         self._executor = executor
-        self._layouts: tuple[Layout, ...] = ()
+        self._layouts: dict[bytes, Layout] = {}
+        """By hash, the newest first."""
         self._tables: dict[tuple[bytes, int], PartitionTable] = {}
+        self._in_the_making: dict[tuple[bytes, int], asyncio.Future[PartitionTable]] = {}
 
     def use(self, layouts: Sequence[Layout]) -> None:
         """Follow these layouts from now on. Raises InvalidRequest when there are none, or too many."""
         if not 0 < len(layouts) <= LAYOUTS_LIVE_MAX_COUNT:
             raise InvalidRequest(f"{len(layouts)} layouts; between 1 and {LAYOUTS_LIVE_MAX_COUNT} are live")
-        self._layouts = tuple(sorted(layouts, key=lambda layout: layout.version, reverse=True))
-        hashes = {layout.hash for layout in layouts}
-        self._tables = {key: table for key, table in self._tables.items() if key[0] in hashes}
+        newest_first = sorted(layouts, key=lambda layout: layout.version, reverse=True)
+        self._layouts = {layout.hash: layout for layout in newest_first}
+        self._tables = {key: table for key, table in self._tables.items() if key[0] in self._layouts}
 
     async def tables(self, width: int) -> list[PartitionTable]:
         """Tables for blocks of `width` fragments, of the newest layout first. Raises Unavailable without a layout."""
         if not self._layouts:
             raise Unavailable("no layout is known yet")
-        return [await self._table(layout, width) for layout in self._layouts]
+        return [await self._table(name, layout, width) for name, layout in list(self._layouts.items())]
 
     async def newest(self, width: int) -> PartitionTable:
         """The table that blocks are written by."""
         if not self._layouts:
             raise Unavailable("no layout is known yet")
-        return await self._table(self._layouts[0], width)
+        name, layout = next(iter(self._layouts.items()))
+        return await self._table(name, layout, width)
 
     async def homes(self, ref: BlockRef) -> list[list[DriveId]]:
         """For each fragment, the drives where the live layouts want it, the newest layout's first."""
@@ -55,11 +58,18 @@ class Places:
                     homes[index].append(drive)
         return homes
 
-    async def _table(self, layout: Layout, width: int) -> PartitionTable:
-        key = layout.hash, width
+    async def _table(self, name: bytes, layout: Layout, width: int) -> PartitionTable:
+        """The table; made once, however many ask for it at once and whoever of them is cancelled."""
+        key = name, width
         table = self._tables.get(key)
-        if table is None:
-            loop = asyncio.get_running_loop()
-            table = await loop.run_in_executor(self._executor, partition_table, layout, width)
+        if table is not None:
+            return table
+        made = self._in_the_making.get(key)
+        if made is None:
+            made = asyncio.get_running_loop().run_in_executor(self._executor, partition_table, layout, width)
+            self._in_the_making[key] = made
+        table = await asyncio.shield(made)
+        self._in_the_making.pop(key, None)
+        if name in self._layouts:
             self._tables[key] = table
         return table

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -360,6 +360,26 @@ async def test_live_layouts_are_few() -> None:
         await empty.get(encode(BLOCK, copies(1)).ref)
     with pytest.raises(Unavailable):
         await empty.put(encode(BLOCK, copies(1)), b"")
+
+
+async def test_a_table_is_made_once_and_a_cancelled_caller_takes_it_from_nobody() -> None:
+    group = Group(6)
+    made: list[int] = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            made.append(1)
+            return super().submit(*args, **kwargs)
+
+    with Counting(2) as threads:
+        cluster = Cluster(group.drives, [group.layout], clock=group.clock, executor=threads)
+        block = encode(sealed(100), copies(3))
+        first, *others = [asyncio.ensure_future(cluster.put(block, b"")) for _ in range(5)]
+        await asyncio.sleep(0)
+        first.cancel()
+        cluster.use([add(group.layout, [LayoutDrive(drive_id(9), 1, "n")])])
+        assert {written.layout_version for written in await asyncio.gather(*others)} == {1}
+        assert len(made) == 1
 
 
 async def test_fewer_drives_than_fragments() -> None:

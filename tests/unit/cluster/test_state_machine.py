@@ -150,7 +150,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @property
     def newest(self) -> Layout:
-        return self.group.cluster._places._layouts[0]
+        return next(iter(self.group.cluster._places._layouts.values()))
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
@@ -193,7 +193,7 @@ class ClusterMachine(RuleBasedStateMachine):
         number = len(self.group.drives)
         self.group.drives[drive_id(number)] = FakeDrive(drive_id(number), self.clock)
         layout = add(self.newest, [LayoutDrive(drive_id(number), 10**12, f"n{number}")])
-        self.group.cluster.use([layout, *self.group.cluster._places._layouts])
+        self.group.cluster.use([layout, *self.group.cluster._places._layouts.values()])
         self.layouts += 1
 
     @rule()
