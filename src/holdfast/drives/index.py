@@ -108,31 +108,41 @@ _DAMAGE = (
     lmdb.CursorFullError,
 )
 
-_shared: dict[str, tuple["Index", int]] = {}
-_shared_lock = threading.Lock()
+
+class _Share:
+    """The handle that a process's drives on one path have in common."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.index: Index | None = None
+        self.count = 0
+
+
+# Never shrinks: a process sees few paths. A lock for each, so that several drives can rebuild at once.
+_shares: dict[str, _Share] = {}
 
 
 def acquire_index(directory: Path, disk: Disk, drive: DriveId, randomness: Randomness, map_bytes: int) -> "Index":
     """This process's handle on the index of the drive at `directory`; opened, or rebuilt, if it is the first."""
-    name = os.path.realpath(directory)
-    with _shared_lock:
-        index, count = _shared.get(name, (None, 0))
-        if index is None:
-            index = Index(directory, disk, drive, randomness, map_bytes)
-        _shared[name] = (index, count + 1)
-        return index
+    share = _shares.setdefault(os.path.realpath(directory), _Share())
+    with share.lock:
+        if share.index is None:
+            share.index = Index(directory, disk, drive, randomness, map_bytes)
+        share.count += 1
+        return share.index
 
 
 def release_index(index: "Index") -> None:
     """Give up a handle; the last one closes the index."""
-    with _shared_lock:
-        for name, (other, count) in list(_shared.items()):
-            if other is index:
-                if count > 1:
-                    _shared[name] = (index, count - 1)
-                else:
-                    del _shared[name]
-                    index.close()
+    for share in list(_shares.values()):
+        with share.lock:
+            if share.index is not index:
+                continue
+            share.count -= 1
+            if share.count == 0:
+                share.index = None
+                index.close()
+            return
 
 
 class Index:
