@@ -111,6 +111,30 @@ def converse(s3: S3Client) -> None:
         assert s3.delete("proof", name).status == 204
 
 
+def unsynced(
+    home: Path, *, drives: int, segments: int, mirrors: int, environment: dict[str, str] | None = None
+) -> list[Exchange]:
+    """The exchanges that were answered before enough drives had synced. Skips where there is no strace."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("not run: syncs before each answer. There is no strace on this machine")
+    trace = str(home / "trace")
+    prefix = (strace, "-ff", "--seccomp-bpf", "-ttt", "-T", "-yy", "-s", "48", "-e", f"trace={CALLS}", "-o", trace)
+    roots = make_directories(home, drives)
+    with Server(roots, home / "log", workers=1, prefix=prefix, environment=environment) as server:
+        with server.client() as s3:
+            assert s3.make_bucket("proof").status == 200
+            converse(s3)
+        server.stop()
+    found = list(exchanges(read_calls(home), roots))
+    assert len(found) == 15, [exchange.line for exchange in found]
+    assert all(exchange.status in (200, 204) for exchange in found), found
+    assert any("partNumber" in exchange.line for exchange in found)
+    early = [exchange for exchange in found if len(exchange.durable["meta"]) < mirrors]
+    large = [exchange for exchange in found if "PUT /proof/block" in exchange.line or "partNumber" in exchange.line]
+    return early + [exchange for exchange in large if len(exchange.durable["segments"]) < segments]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("drives", "segments", "mirrors"),
@@ -123,34 +147,4 @@ def converse(s3: S3Client) -> None:
 def test_synced_on_the_write_quorum_before_each_answer(
     tmp_path: Path, drives: int, segments: int, mirrors: int
 ) -> None:
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("not run: syncs before each answer. There is no strace on this machine")
-    prefix = (
-        strace,
-        "-ff",
-        "--seccomp-bpf",
-        "-ttt",
-        "-T",
-        "-yy",
-        "-s",
-        "48",
-        "-e",
-        f"trace={CALLS}",
-        "-o",
-        str(tmp_path / "trace"),
-    )
-    roots = make_directories(tmp_path, drives)
-    with Server(roots, tmp_path / "log", workers=1, prefix=prefix) as server:
-        with server.client() as s3:
-            assert s3.make_bucket("proof").status == 200
-            converse(s3)
-        server.stop()
-    found = list(exchanges(read_calls(tmp_path), roots))
-    assert len(found) == 15, [exchange.line for exchange in found]
-    for exchange in found:
-        assert exchange.status in (200, 204), exchange
-        assert len(exchange.durable["meta"]) >= mirrors, exchange
-        if "PUT /proof/block" in exchange.line or "partNumber" in exchange.line:
-            assert len(exchange.durable["segments"]) >= segments, exchange
-    assert any("partNumber" in exchange.line for exchange in found)
+    assert unsynced(tmp_path, drives=drives, segments=segments, mirrors=mirrors) == []

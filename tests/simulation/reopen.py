@@ -22,6 +22,7 @@ from holdfast.drives.os_disk import OsDisk
 from holdfast.objects.errors import NoSuchBucket
 from holdfast.objects.model import PutOptions
 from holdfast.testing.workload import body_fault
+from tests.simulation.planted.bugs import BUGS
 
 REOPEN_MAX_SECONDS = 60.0
 
@@ -40,10 +41,13 @@ class Contents:
     """Wrong bytes, errors, crashes: each a failed proof."""
 
 
-def reopen(directories: Sequence[Path], bucket: str, keys: Sequence[str]) -> Contents:
-    """Open the store in `directories`, read `keys` and whatever is listed, write something, close."""
+def reopen(directories: Sequence[Path], bucket: str, keys: Sequence[str], bug: str = "") -> Contents:
+    """Open the store in `directories`, read `keys` and whatever is listed, write something, close.
+
+    `bug` is the name of one that is planted in that process, too.
+    """
     receiver, sender = _CONTEXT.Pipe(duplex=False)
-    child = _CONTEXT.Process(target=_child, args=(sender, list(directories), bucket, list(keys)), daemon=True)
+    child = _CONTEXT.Process(target=_child, args=(sender, list(directories), bucket, list(keys), bug), daemon=True)
     child.start()
     sender.close()
     try:
@@ -63,8 +67,10 @@ def _boot_anew(self: OsDisk, path: Path) -> str:
     return f"after the power cut/{path.stat().st_dev:x}"
 
 
-def _child(sender: Connection, directories: list[Path], bucket: str, keys: list[str]) -> None:
+def _child(sender: Connection, directories: list[Path], bucket: str, keys: list[str], bug: str) -> None:
     OsDisk.mount = _boot_anew  # type: ignore[method-assign]
+    if bug:
+        BUGS[bug].plant()
     # Not what was recorded: a power cut empties tmpfs.
     run = Path(tempfile.mkdtemp(prefix="holdfast-cut-", dir="/dev/shm"))
     try:

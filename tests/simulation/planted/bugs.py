@@ -1,0 +1,207 @@
+"""The planted bugs: each is a mistake that somebody could make, made at one seam, and the proof that must find it."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    plant: Callable[[], None]
+    proof: str
+    """syncs, power cut, history, or rot."""
+
+
+def _skip_sync(part: str) -> None:
+    """fdatasync is left out for files with `part` in their path."""
+    from holdfast.drives.os_disk import OsFile
+
+    sync = OsFile.sync
+
+    def lazy(self: OsFile) -> None:
+        path = Path(f"/proc/self/fd/{self._descriptor}").readlink()
+        if part not in str(path):
+            sync(self)
+
+    OsFile.sync = lazy  # type: ignore[method-assign]
+
+
+def log_not_synced() -> None:
+    _skip_sync("/meta/log")
+
+
+def segments_not_synced() -> None:
+    _skip_sync("/segments/")
+
+
+def one_mirror_synced() -> None:
+    """The metadata log is synced on its first mirror, and only written on the others."""
+    _skip_sync("/meta/log")
+    from holdfast.meta.local.mirrors import MirrorSet
+
+    append = MirrorSet.append
+
+    def first_only(self: Any, *arguments: Any) -> Any:
+        answer = append(self, *arguments)
+        os.fdatasync(self.mirrors[0]._file._descriptor)
+        return answer
+
+    MirrorSet.append = first_only  # type: ignore[method-assign,assignment]
+
+
+def directories_not_synced() -> None:
+    from holdfast.drives.os_disk import OsDisk
+
+    OsDisk.sync_directory = lambda self, path: None  # type: ignore[method-assign]
+
+
+def small_files_not_synced() -> None:
+    """A small file is replaced by a rename, without a sync of what it holds."""
+    from holdfast.drives.os_disk import OsDisk
+
+    def replace_file(self: OsDisk, path: Path, data: Any, *, mode: int = 0o600) -> None:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        temporary.chmod(mode)
+        temporary.rename(path)
+        self.sync_directory(path.parent)
+
+    OsDisk.replace_file = replace_file  # type: ignore[method-assign]
+
+
+def quorum_of_one() -> None:
+    """A block is acknowledged when one drive has its fragment."""
+    import holdfast.cluster.write as write
+
+    run = write.Write.run
+
+    async def hasty(self: Any) -> Any:
+        self._quorum = 1
+        return await run(self)
+
+    write.GRACE_SECONDS = 0.0
+    write.Write.run = hasty  # type: ignore[method-assign]
+
+
+def answer_before_commit() -> None:
+    """The commit is begun, and answered before it has ended."""
+    from holdfast.meta.local.engine import LocalMeta
+
+    commit = LocalMeta.commit
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def begin(self: Any, changes: Any, expecting: Any = (), *, token: Any) -> None:
+        task = asyncio.ensure_future(commit(self, changes, expecting, token=token))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        await asyncio.sleep(0)
+
+    LocalMeta.commit = begin  # type: ignore[method-assign]
+
+
+def expectations_not_checked() -> None:
+    """Every commit goes through, whatever it expected."""
+    from holdfast.meta.local.view import View
+
+    View.first_failure = lambda self, transaction, expecting: None  # type: ignore[method-assign]
+
+
+def _cache(name: str, seconds: float) -> None:
+    """A method of the metadata engine answers from a memory of its own process."""
+    from holdfast.meta.local.engine import LocalMeta
+
+    method = getattr(LocalMeta, name)
+    memory: dict[Any, tuple[float, Any]] = {}
+
+    async def remembering(self: Any, *arguments: Any, **options: Any) -> Any:
+        key = repr((arguments, sorted(options.items())))
+        if key in memory and time.monotonic() - memory[key][0] < seconds:
+            return memory[key][1]
+        answer = await method(self, *arguments, **options)
+        memory[key] = (time.monotonic(), answer)
+        return answer
+
+    setattr(LocalMeta, name, remembering)
+
+
+def rows_cached() -> None:
+    _cache("get_many", 0.02)
+
+
+def listings_cached() -> None:
+    _cache("scan", 0.05)
+
+
+def conditions_seen_too_early() -> None:
+    """If-Match is decided on what was read, and the commit does not expect it to be so still."""
+    from holdfast.objects.publish import Publisher
+
+    commit = Publisher._commit
+
+    async def careless(self: Any, bucket: Any, expecting: Sequence[Any], steps: Any, extra: Any) -> bool:
+        return await commit(self, bucket, [], steps, extra)
+
+    Publisher._commit = careless  # type: ignore[method-assign]
+
+
+def deletes_forgotten() -> None:
+    """One delete in five is answered and not done."""
+    from holdfast.objects.publish import Publisher
+
+    commit = Publisher._commit
+    count = 0
+
+    async def forgetful(self: Any, bucket: Any, expecting: Any, steps: Any, extra: Any) -> bool:
+        nonlocal count
+        count += 1
+        if not extra.changes and all(not hasattr(step, "row") for step in steps) and count % 5 == 0:
+            return True
+        return await commit(self, bucket, expecting, steps, extra)
+
+    Publisher._commit = forgetful  # type: ignore[method-assign]
+
+
+def leaves_not_checked() -> None:
+    """Fragments are taken as they come from the drives: neither record nor leaf is checked."""
+    import holdfast.drives.reader as reader
+    from holdfast.erasure.commitment import Commitment
+
+    reader.check_payload = lambda *arguments: None  # type: ignore[attr-defined]
+    Commitment.check = lambda self, *arguments: None  # type: ignore[method-assign]
+
+
+def index_trusted_after_a_reboot() -> None:
+    """Unsynced indexes and views are taken as good although the machine was down."""
+    from holdfast.drives.os_disk import OsDisk
+
+    OsDisk.mount = lambda self, path: "always the same"  # type: ignore[method-assign]
+
+
+def last_record_forgotten() -> None:
+    """What the log has beyond the view is not read at a start."""
+    from holdfast.meta.local.mirrors import MirrorSet
+
+    MirrorSet.roll_forward = lambda self, position: iter(())  # type: ignore[method-assign]
+
+
+BUGS = {
+    "log-not-synced": Bug(log_not_synced, "syncs"),
+    "segments-not-synced": Bug(segments_not_synced, "power cut"),
+    "one-mirror-synced": Bug(one_mirror_synced, "syncs"),
+    "quorum-of-one": Bug(quorum_of_one, "syncs"),
+    "directories-not-synced": Bug(directories_not_synced, "power cut"),
+    "small-files-not-synced": Bug(small_files_not_synced, "power cut"),
+    "index-trusted-after-a-reboot": Bug(index_trusted_after_a_reboot, "power cut"),
+    "last-record-forgotten": Bug(last_record_forgotten, "power cut"),
+    "answer-before-commit": Bug(answer_before_commit, "history"),
+    "expectations-not-checked": Bug(expectations_not_checked, "history"),
+    "conditions-seen-too-early": Bug(conditions_seen_too_early, "history"),
+    "rows-cached": Bug(rows_cached, "history"),
+    "listings-cached": Bug(listings_cached, "history"),
+    "deletes-forgotten": Bug(deletes_forgotten, "history"),
+    "leaves-not-checked": Bug(leaves_not_checked, "rot"),
+}

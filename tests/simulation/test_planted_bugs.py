@@ -1,0 +1,98 @@
+"""Each planted bug is found by the proof that is there for it: a proof that finds nothing proves nothing.
+
+The proofs are the ones that the real store passes, with the same loads and the same judgement.
+"""
+
+from pathlib import Path
+from random import Random  # noqa: TID251 - seeded
+
+import pytest
+
+from holdfast.core.limits import KIB
+from holdfast.testing.server import Server
+from holdfast.testing.workload import READ_MIX, SMALL_BODIES, WRITE_MIX, body_fault, make_body
+from tests.integration.conftest import make_directories
+from tests.integration.test_linearizability import contend
+from tests.integration.test_syncs import unsynced
+from tests.simulation.planted import planted
+from tests.simulation.planted.bugs import BUGS
+from tests.simulation.recorded import build_recorder
+from tests.simulation.test_power_cut import find_losses
+
+# One for each proof, and the oldest mistake of all.
+EVERY_COMMIT = [
+    "log-not-synced",
+    "segments-not-synced",
+    "rows-cached",
+    "conditions-seen-too-early",
+    "leaves-not-checked",
+]
+
+
+def rotten_reads(home: Path, bug: str) -> list[str]:
+    """Flip bytes of what m drives hold, under a running server; what it then reads wrong, or cannot read."""
+    directories = make_directories(home, 6)
+    bodies = {f"key-{number}": make_body(0, number, 700 * KIB) for number in range(8)}
+    faults = []
+    with Server(directories, home / "log", workers=1, environment=planted(bug) if bug else {}) as server:
+        with server.client() as s3:
+            assert s3.make_bucket("proof").status == 200
+            for key, body in bodies.items():
+                assert s3.put("proof", key, body).status == 200
+        server.kill()
+        random = Random(2)
+        for directory in directories[:2]:
+            for segment in (directory / "segments").glob("*.segment"):
+                rot(segment, random)
+        server.start()
+        with server.client() as s3:
+            for key, body in bodies.items():
+                answer = s3.get("proof", key)
+                if answer.status != 200 or answer.body != body:
+                    faults.append(f"{key}: {answer.status} {body_fault(answer.body)}")
+    return faults
+
+
+def rot(path: Path, random: Random) -> None:
+    """A wrong byte in every stretch of 16 KiB that is not empty."""
+    with path.open("r+b") as file:
+        start = 0
+        while piece := file.read(16 * KIB):
+            if any(piece) and start:
+                file.seek(start + random.randrange(len(piece)))
+                file.write(b"\xa5")
+            start += len(piece)
+            file.seek(start)
+
+
+def faults_of(proof: str, home: Path, bug: str) -> list[object]:
+    """What a proof finds in a store with a bug."""
+    match proof:
+        case "syncs":
+            return list(unsynced(home, drives=6, segments=5, mirrors=3, environment=planted(bug) if bug else {}))
+        case "power cut":
+            return list(find_losses(build_recorder(home), home, drives=1, requests=45, cuts=24, bug=bug, enough=1))
+        case "rot":
+            return list(rotten_reads(home, bug))
+        case _:
+            mix = WRITE_MIX if bug == "deletes-forgotten" else READ_MIX
+            environment = planted(bug) if bug else {}
+            with Server(make_directories(home, 1), home / "log", workers=2, environment=environment) as server:
+                plan = {"mix": mix, "sizes": SMALL_BODIES}
+                return list(contend(server, home, workload=plan, operations=4_000, keys=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "bug", [name if name in EVERY_COMMIT else pytest.param(name, marks=pytest.mark.soak) for name in BUGS]
+)
+def test_found(tmp_path: Path, bug: str) -> None:
+    faults = faults_of(BUGS[bug].proof, tmp_path, bug)
+    print(f"\n{bug}: {len(faults)} faults", *faults, sep="\n")
+    assert faults
+
+
+@pytest.mark.slow
+def test_rot_alone_is_no_fault(tmp_path: Path) -> None:
+    """The other proofs have tests of their own on the store as it is."""
+    assert rotten_reads(tmp_path, "") == []
