@@ -4,7 +4,8 @@ A simple content is one tree, a composite one a list of extents of simple conten
 writes and reads them; who refers to them is the business of `references`.
 """
 
-from collections.abc import AsyncGenerator, Callable
+import builtins
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -22,19 +23,25 @@ from holdfast.meta.interface import Meta, Put
 from holdfast.objects.errors import SessionExpired
 from holdfast.objects.layouts import Layouts
 from holdfast.objects.references import Prepared
-from holdfast.objects.rows import ContentRow, RepairRow, content_row_key, repair_row_key
+from holdfast.objects.rows import ContentRow, Extent, RepairRow, content_row_key, repair_row_key
 from holdfast.objects.sessions import Session, Sessions
+from holdfast.tree import Extent as TreeExtent
 from holdfast.tree import (
     RootEntry,
     SealingThreads,
     TreeWriter,
     WalkRoot,
     read,
+    read_extents,
     unwrap_root,
     unwrap_walk_root,
     wrap_root,
     wrap_walk_root,
 )
+
+# Parts whose rows are read together: few enough that the first byte does not wait, enough that reading ahead goes on
+# from part to part.
+EXTENTS_AT_ONCE_COUNT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,16 +235,38 @@ class Contents:
                 async for block in blocks:
                     yield block
             return
-        offset = 0
-        for extent in row.extents:
-            start, end = max(range.start, offset), min(range.end, offset + extent.length)
-            if start < end:
-                shift = extent.skip - offset
-                inner = self.read(ContentId(extent.content), ByteRange(start + shift, end + shift))
-                async with aclosing(inner) as blocks:
-                    async for block in blocks:
-                        yield block
-            offset += extent.length
+        wanted = cut(row.extents, range)
+        for first in builtins.range(0, len(wanted), EXTENTS_AT_ONCE_COUNT):
+            window = await self._resolve(wanted[first : first + EXTENTS_AT_ONCE_COUNT])
+            async with aclosing(read_extents(self.blocks(content), self.threads, window)) as blocks:
+                async for block in blocks:
+                    yield block
+
+    async def _resolve(self, extents: Sequence[Extent]) -> list[TreeExtent]:
+        """Extents of contents as extents of trees; a content that was recoded is a composite of its successor."""
+        rows = await self._meta.get_many([content_row_key(extent.content) for extent in extents])
+        found: list[TreeExtent] = []
+        for extent, stored in zip(extents, rows, strict=True):
+            if stored is None:
+                raise NotFound(f"content {extent.content.hex()} is gone")
+            row = ContentRow.decode(stored.value)
+            if row.root is None:
+                found += await self._resolve(cut(row.extents, ByteRange(extent.skip, extent.skip + extent.length)))
+            else:
+                found.append(TreeExtent(self.root(ContentId(extent.content), row), extent.skip, extent.length))
+        return found
+
+
+def cut(extents: Sequence[Extent], wanted: ByteRange) -> list[Extent]:
+    """What of these extents, one after the other, a range of their bytes covers."""
+    offset = 0
+    found: list[Extent] = []
+    for extent in extents:
+        start, end = max(wanted.start, offset), min(wanted.end, offset + extent.length)
+        if start < end:
+            found.append(Extent(extent.content, extent.skip + start - offset, end - start))
+        offset += extent.length
+    return found
 
 
 def repair_row(content: ContentId, position: int, ref: BlockRef, noticed_ns: int) -> RepairRow:
