@@ -22,7 +22,7 @@ from holdfast.gateways.s3.access_log import AccessLog
 from holdfast.gateways.s3.body import DRAIN_MAX_BYTES, Body, ClientGone, Receive
 from holdfast.gateways.s3.call import RESERVED_BUCKET, XML_TYPE, Answer, Call, Header, split_path, split_query
 from holdfast.gateways.s3.chunked import ChunkDecoder
-from holdfast.gateways.s3.errors import S3Error, from_holdfast
+from holdfast.gateways.s3.errors import STATUS, S3Error, from_holdfast
 from holdfast.gateways.s3.metrics import Metrics
 from holdfast.gateways.s3.routing import Verb, check_headers, route
 from holdfast.gateways.s3.settings import Services, Settings
@@ -172,6 +172,10 @@ class _Exchange:
             status = await self._deliver(answer)
         except ClientGone:
             self._error = "ClientGone"
+        except HoldfastError:
+            # The answer broke off half-way: the server closes the connection, and the client sees that it is short.
+            status = STATUS["InternalError"]
+            raise
         finally:
             self._count(status)
 

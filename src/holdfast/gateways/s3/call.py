@@ -147,10 +147,10 @@ def url_encoder(call: Call) -> Callable[[str], str] | None:
 
 
 def encode_key(text: str) -> str:
-    """As S3's `encoding-type=url` writes a key: "/" and "*" are left as they are, a space is "+"."""
+    """As `encoding-type=url` writes a key: "/" is left as it is. A space is %20, which every client decodes."""
     if _PLAIN_KEY.fullmatch(text):
         return text
-    return quote(text, safe="/* ").replace(" ", "+").replace("~", "%7E")
+    return quote(text, safe="/*")
 
 
 def quoted(etag: str) -> str:

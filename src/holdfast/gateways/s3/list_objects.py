@@ -22,16 +22,14 @@ async def list_objects_v2(call: Call) -> Answer:
         raise S3Error("InvalidArgument", "Invalid List Type specified in Request")
     limit = integer(call, "max-keys", LIST_PAGE_MAX_COUNT, LIST_PAGE_MAX_COUNT)
     token = query.get("continuation-token")
-    if token == "":
-        raise S3Error("InvalidArgument", "The continuation token provided is incorrect")
     after = query.get("start-after", "")
-    resume = None if token is None else _open_token(token)
+    resume = _open_token(token) if token else None
     page = await _page(call, limit, after="" if resume else after, resume=resume)
     encode = url_encoder(call) or _plain
     parts = _head(call, encode, limit)
     if token is not None:
         parts.append(xml.element("ContinuationToken", token))
-    if "start-after" in query and (after or token is None):
+    if "start-after" in query and (after or not token):
         parts.append(xml.element("StartAfter", encode(after)))
     parts.append(xml.element("KeyCount", str(len(page.objects) + len(page.prefixes))))
     if page.resume is not None:
@@ -50,6 +48,9 @@ async def list_objects(call: Call) -> Answer:
     page = await _page(call, limit, after=marker, resume=None)
     encode = url_encoder(call) or _plain
     parts = _head(call, encode, limit)
+    # boto3 decodes every element of this answer but the prefix.
+    prefix = call.query.get("prefix", "")
+    parts[1] = xml.element("Prefix", prefix if xml.is_legal(prefix) else encode(prefix))
     parts.append(xml.element("Marker", encode(marker)))
     if page.resume is not None and call.query.get("delimiter"):
         parts.append(xml.element("NextMarker", encode(_last(page))))

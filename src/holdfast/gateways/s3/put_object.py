@@ -36,10 +36,12 @@ async def put_object(call: Call) -> Answer:
     return Answer(200, answer)
 
 
-def body_length(call: Call) -> int:
-    """The length of the data to come. S3 takes none of unknown length, and none above 5 GiB in one piece."""
+def body_length(call: Call) -> int | None:
+    """The length of the data to come; None when HTTP's chunked coding tells its end. S3 takes at most 5 GiB."""
     length = call.body.length
     if length is None:
+        if "transfer-encoding" in call.headers:
+            return None
         raise S3Error("MissingContentLength", "You must provide the Content-Length HTTP header.")
     if length > PART_MAX_BYTES:
         raise S3Error(
@@ -50,9 +52,9 @@ def body_length(call: Call) -> int:
     return length
 
 
-async def open_body(call: Call, length: int) -> tuple[Body, BodyChecks]:
+async def open_body(call: Call, length: int | None) -> tuple[Body, BodyChecks]:
     """The data, whole when it is small, and what it must hash to."""
-    whole = length <= WHOLE_BODY_MAX_BYTES
+    whole = length is not None and length <= WHOLE_BODY_MAX_BYTES
     checks = checksums.from_headers(call.headers, call.body.decoder, None if whole else call.body.sha256)
     data: Buffer
     if whole:

@@ -24,6 +24,7 @@ _DEPTH_MAX_COUNT = 12
 _ELEMENTS_MAX_COUNT = 100_000
 
 _SPECIAL = re.compile("[&<>\"'\x00-\x08\x0b-\x1f\x7f\ufffe\uffff\r]")
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}
 
 
@@ -35,6 +36,11 @@ def _escape_one(match: re.Match[str]) -> str:
 def escape(text: str) -> str:
     """`text` as element content."""
     return _SPECIAL.sub(_escape_one, text)
+
+
+def is_legal(text: str) -> bool:
+    """Whether XML 1.0 can carry the text."""
+    return _ILLEGAL.search(text) is None
 
 
 def element(name: str, text: str) -> str:

@@ -20,6 +20,8 @@ from holdfast.testing.signing import CHUNKED, chunked_length, signature
 from tests.unit.gateways.s3.asgi import Answer, Driver
 from tests.unit.gateways.s3.signing import SIGNER, identity
 
+_ABC_SHA256 = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="
+
 
 @pytest.fixture
 async def driver() -> AsyncIterator[Driver]:
@@ -54,7 +56,10 @@ async def test_head_has_no_body(driver: Driver) -> None:
     assert (found.status, found.body, found.headers["content-length"]) == (200, b"", "3")
     missing = await driver.request("HEAD", "/bucket/none")
     assert (missing.status, missing.body) == (404, b"")
-    unchanged = await driver.request("GET", "/bucket/k", headers={"if-none-match": found.headers["etag"]})
+    await driver.request("PUT", "/bucket/k", headers={"x-amz-checksum-sha256": _ABC_SHA256}, body=b"abc")
+    headers = {"if-none-match": found.headers["etag"], "x-amz-checksum-mode": "ENABLED"}
+    unchanged = await driver.request("GET", "/bucket/k", headers=headers)
+    assert not [name for name in unchanged.headers if name.startswith("x-amz-checksum")]
     assert (unchanged.status, unchanged.body, unchanged.headers["etag"]) == (304, b"", found.headers["etag"])
 
 
@@ -199,10 +204,16 @@ async def test_a_sender_that_falls_silent_is_given_up(driver: Driver, monkeypatc
     assert not await driver.keys()
 
 
-async def test_a_body_of_unknown_length_is_refused(driver: Driver) -> None:
-    signed = driver.sign("PUT", "/bucket/k", (), {"transfer-encoding": "chunked"}, UNSIGNED_PAYLOAD)
-    answer = await driver.send("PUT", "/bucket/k", (), signed, _pieces(b"abc", 3, more=False))
+async def test_bodies_without_a_length(driver: Driver) -> None:
+    signed = driver.sign("PUT", "/bucket/k", (), {}, UNSIGNED_PAYLOAD)
+    answer = await driver.send("PUT", "/bucket/k", (), signed, _pieces(b"", 3, more=False))
     assert (answer.status, _code(answer)) == (411, "MissingContentLength")
+    signed = driver.sign("PUT", "/bucket/k", (), {"transfer-encoding": "chunked"}, sha256(b"abcd").hexdigest())
+    assert (await driver.send("PUT", "/bucket/k", (), signed, _pieces(b"abcd", 3, more=False))).status == 200
+    assert (await driver.request("GET", "/bucket/k")).body == b"abcd"
+    for wrong in ([*_pieces(b"abc", 3), {"type": "http.disconnect"}], _pieces(b"abc", 3, more=False)):
+        assert (await driver.send("PUT", "/bucket/k", (), signed, wrong)).status in (0, 400)
+    assert (await driver.request("GET", "/bucket/k")).body == b"abcd"
     answer = await driver.send("PUT", "/bucket/k", (), _put_head(driver, 6 * 1024 * MIB), ())
     assert _code(answer) == "EntityTooLarge"
 
@@ -288,7 +299,7 @@ async def test_a_read_that_breaks_never_looks_whole(driver: Driver, monkeypatch:
     monkeypatch.setattr(ObjectReader, "read", read)
     with pytest.raises(Corrupt):
         await driver.request("GET", "/bucket/k")
-    assert json.loads(driver.lines[-1])["error"] == "corrupt"
+    assert (json.loads(driver.lines[-1])["error"], json.loads(driver.lines[-1])["status"]) == ("corrupt", 500)
     assert closed
 
 
