@@ -53,7 +53,7 @@ ATTEMPTS_MAX_COUNT = 16
 def open_tag(opener: TagOpener, /, tag: Buffer) -> TaggedContent:
     """`upkeep.interface.TagOpener` over the keyring's. Raises Corrupt."""
     opened = opener.open(tag)
-    return TaggedContent(opened.content, opened.position, opened.epoch)
+    return TaggedContent(opened.content, opened.position, opened.epoch, opened.block)
 
 
 class RowCatalogue:
@@ -105,7 +105,7 @@ class RowCatalogue:
 
     async def blocks(self, content: ContentId) -> AsyncIterator[StoredBlock]:
         _, row = await self._references.read(content)
-        if row.root is None:
+        if row.walk_root is None:
             return
         async with aclosing(walk(self._contents.blocks(content), self._contents.walk_root(content, row))) as blocks:
             async for block in blocks:
@@ -114,7 +114,7 @@ class RowCatalogue:
 
     async def find(self, tagged: TaggedContent, block: BlockId) -> StoredBlock:
         _, row = await self._references.read(tagged.content)
-        if row.root is None:
+        if row.walk_root is None:
             raise NotFound("the content has no blocks of its own")
         root = self._contents.walk_root(tagged.content, row)
         ref = await locate(self._contents.blocks(tagged.content), root, tagged.position)
@@ -264,7 +264,7 @@ class RowCatalogue:
         await self._meta.commit([Put(progress_row_key(name), row.encode())], token=new_token(self._randomness))
 
     def _stored(self, content: ContentId, position: int, ref: BlockRef) -> StoredBlock:
-        tagged = TaggedContent(content, position, 0)
+        tagged = TaggedContent(content, position, 0, ref.id)
         return StoredBlock(tagged, ref, self._tags.seal(content, position, ref.id))
 
     async def _try(self, changes: Sequence[Change], expecting: Sequence[Expectation]) -> bool:

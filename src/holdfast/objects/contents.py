@@ -5,6 +5,7 @@ writes and reads them; who refers to them is the business of `references`.
 """
 
 import builtins
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,11 +20,18 @@ from holdfast.core.ranges import ByteRange
 from holdfast.crypto.envelope import EnvelopeOpener, EnvelopeSealer
 from holdfast.crypto.tags import TagSealer
 from holdfast.erasure import BlockRef, Code, CodedBlock, code_for, encode
-from holdfast.meta.interface import Meta, Put
+from holdfast.meta.interface import Change, Expectation, IsAbsent, Meta, Put
 from holdfast.objects.errors import SessionExpired
 from holdfast.objects.layouts import Layouts
 from holdfast.objects.references import Prepared
-from holdfast.objects.rows import ContentRow, Extent, RepairRow, content_row_key, repair_row_key
+from holdfast.objects.rows import (
+    ContentRow,
+    Extent,
+    RepairRow,
+    condemned_row_key,
+    content_row_key,
+    repair_row_key,
+)
 from holdfast.objects.sessions import Session, Sessions
 from holdfast.tree import Extent as TreeExtent
 from holdfast.tree import (
@@ -31,6 +39,7 @@ from holdfast.tree import (
     SealingThreads,
     TreeWriter,
     WalkRoot,
+    encode_walk_root,
     read,
     read_extents,
     unwrap_root,
@@ -42,6 +51,12 @@ from holdfast.tree import (
 # Parts whose rows are read together: few enough that the first byte does not wait, enough that reading ahead goes on
 # from part to part.
 EXTENTS_AT_ONCE_COUNT = 64
+
+
+# Subtrees of one upload: up to 1,023 data blocks without a node, and some nodes.
+LEAVINGS_MAX_COUNT = 2048
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +114,8 @@ class ContentWriter:
         return self._contents.describe(self._session, self.content, root, self._blocks)
 
     async def abort(self) -> None:
-        """Give up. No task stays behind; what was written is left to the sweep."""
-        await self._tree.abort()
+        """Give up. No task stays behind; what was written is condemned, so that its space comes back soon."""
+        await self._contents.condemn_leavings(self._session, await self._tree.abort())
 
 
 class Contents:
@@ -210,6 +225,47 @@ class Contents:
             root=wrap_root(root, twin, self._keys.read_sealer),
             walk_root=wrap_walk_root(root, twin, self._keys.walk_sealer),
         )
+
+    async def discard(self, content: ContentId, prepared: Prepared) -> None:
+        """Condemn a finished content whose publish was refused: nothing refers to it, and nothing will."""
+        now = self._clock.now_ns()
+        key = content_row_key(content)
+        changes: list[Change] = []
+        for change in prepared.changes:
+            if isinstance(change, Put) and change.key == key:
+                row = msgspec.structs.replace(ContentRow.decode(change.value), refs=0, condemned_ns=now)
+                changes += [Put(key, row.encode()), Put(condemned_row_key(now, content), b"")]
+        await self._condemn(changes, [IsAbsent(key)])
+
+    async def _condemn(self, changes: Sequence[Change], expecting: Sequence[Expectation] = ()) -> None:
+        try:
+            await self._meta.commit(changes, expecting, token=self._sessions.new_token())
+        except HoldfastError as error:
+            _LOGGER.info("an upload's leavings wait for the sweep: %s", error)
+
+    async def condemn_leavings(self, session: Session, roots: Sequence[WalkRoot]) -> None:
+        """Give every subtree that an upload left behind a condemned content of its own. When that fails they wait for
+        the sweep, which is slower."""
+        now = self._clock.now_ns()
+        changes: list[Change] = []
+        for root in roots[:LEAVINGS_MAX_COUNT]:
+            content = self._sessions.new_content(session)
+            row = ContentRow(
+                shape=ContentRow.SHAPE,
+                refs=0,
+                size=root.size,
+                created_ns=now,
+                condemned_ns=now,
+                root=None,
+                walk_root=self._keys.walk_sealer.seal(encode_walk_root(root), content),
+                extents=[],
+                parts=[],
+                code=(root.ref.code.matrix.value, root.ref.code.k, root.ref.code.m),
+                layout_version=0,
+            )
+            changes += [Put(content_row_key(content), row.encode()), Put(condemned_row_key(now, content), b"")]
+        if changes:
+            await self._condemn(changes)
 
     def walk_root(self, content: ContentId, row: ContentRow) -> WalkRoot:
         """For upkeep: raises Corrupt; the row must be of a simple content."""

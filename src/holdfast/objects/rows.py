@@ -118,9 +118,9 @@ class ContentRow(_Value, frozen=True):
     condemned_ns: int
     """0 while anything refers to it."""
     root: bytes | None
-    """The tree's root entry, wrapped; None for a composite."""
+    """The tree's root entry, wrapped; None for a composite, and for what an upload left that was given up."""
     walk_root: bytes | None
-    """The same for whoever may walk and not read."""
+    """The same for whoever may walk and not read; None for a composite."""
     extents: list[Extent]
     parts: list[int]
     """Sizes of the parts, of a multipart object."""

@@ -57,6 +57,9 @@ class Sessions:
     def new_content(self, session: Session) -> ContentId:
         return new_content_id(session.id, self._randomness)
 
+    def new_token(self) -> Token:
+        return new_token(self._randomness)
+
     def expired(self) -> None:
         """A publish found the session expired: the next write opens another."""
         self._session = None

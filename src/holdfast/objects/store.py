@@ -4,13 +4,13 @@
 on to the module that does the work. It holds no state of its own.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from holdfast.core.clock import Clock, Randomness
-from holdfast.core.errors import HoldfastError, InvalidRequest, PreconditionFailed
+from holdfast.core.errors import HoldfastError, InvalidRequest, NotFound, PreconditionFailed
 from holdfast.core.ids import Buffer, ContentId
 from holdfast.core.limits import LIST_PAGE_MAX_COUNT, PART_MAX_BYTES, PARTS_MAX_COUNT
 from holdfast.core.ranges import ByteRange
@@ -19,7 +19,7 @@ from holdfast.objects.buckets import Buckets, OpenBucket
 from holdfast.objects.buffers import BufferPool
 from holdfast.objects.contents import Contents
 from holdfast.objects.digests import Digester
-from holdfast.objects.errors import NoSuchObject, NoSuchVersion, SessionExpired
+from holdfast.objects.errors import Contended, NoSuchObject, NoSuchVersion, SessionExpired
 from holdfast.objects.ingest import Received, receive
 from holdfast.objects.listing import Lister
 from holdfast.objects.model import (
@@ -151,10 +151,8 @@ class Store:
             inline=received.inline,
             unique=self._publisher.unique(),
         )
-        try:
+        async with self._discarding(received):
             row = await self._publisher.put(bucket, encoded, draft, options.conditions, received.prepared)
-        except PreconditionFailed as error:
-            raise self._contents.why_unpublished(error) from None
         return info(key, row, latest=True)
 
     async def object_info(self, bucket: str, key: str, version: str | None = None) -> ObjectInfo:
@@ -243,10 +241,8 @@ class Store:
             received.checksums,
             received.content,
         )
-        try:
+        async with self._discarding(received):
             return await self._uploads.put_part(upload, number, row, received.prepared)
-        except PreconditionFailed as error:
-            raise self._contents.why_unpublished(error) from None
 
     async def list_parts(
         self, bucket: str, key: str, upload_id: str, *, after: int = 0, limit: int = 1000
@@ -291,6 +287,18 @@ class Store:
         return await receive(
             body, options, digester, self._pool, self._contents.open_writer, size_max=size_max, **limits
         )
+
+    @asynccontextmanager
+    async def _discarding(self, received: Received) -> AsyncIterator[None]:
+        """Around a publish: when it is refused, the blocks are given up. When its outcome is unknown they are not."""
+        try:
+            yield
+        except (PreconditionFailed, NotFound, Contended) as error:
+            if received.content is not None:
+                await self._contents.discard(received.content, received.prepared)
+            if isinstance(error, PreconditionFailed):
+                raise self._contents.why_unpublished(error) from None
+            raise
 
     async def _find(self, bucket: str, key: str, version: str | None) -> tuple[VersionRow, bool]:
         """The row of a version, and whether it is the newest. Bucket and key are seen in the same moment."""

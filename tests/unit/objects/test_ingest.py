@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from holdfast.core.errors import InvalidRequest, Timeout
 from holdfast.core.ids import Buffer, Token
 from holdfast.core.limits import MIB
-from holdfast.core.ranges import ByteRange
-from holdfast.meta.interface import Delete
+from holdfast.core.ranges import ByteRange, prefix_range
+from holdfast.meta.interface import Delete, Row
 from holdfast.objects.buffers import BufferPool, Lease
-from holdfast.objects.errors import BadDigest, IncompleteBody, NoSuchObject, SessionExpired
-from holdfast.objects.model import Digests, PutOptions
-from holdfast.objects.rows import session_row_key
+from holdfast.objects.errors import BadDigest, ConditionFailed, IncompleteBody, NoSuchObject, SessionExpired
+from holdfast.objects.model import Conditions, Digests, PutOptions
+from holdfast.objects.rows import CONTENTS, ContentRow, session_row_key
 from holdfast.objects.store import BUFFERS_COUNT
 from tests.unit.objects.world import World, collect, run
 
@@ -178,3 +178,26 @@ async def test_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(Timeout):
             await pool.acquire()
     await pool.acquire()
+
+
+async def condemned_bytes(world: World) -> int:
+    page = await world.meta.scan(prefix_range(CONTENTS), limit=1000)
+    rows = [ContentRow.decode(entry.value) for entry in page.entries if isinstance(entry, Row)]
+    return sum(row.size for row in rows if row.condemned_ns and not row.refs)
+
+
+async def test_what_a_broken_upload_wrote_is_condemned_at_once() -> None:
+    world = await World.open()
+    with pytest.raises(ConnectionResetError):
+        await world.store.put_object("bucket", "key", breaking(body_of(3 * MIB)), PutOptions())
+    await asyncio.sleep(0)
+    assert await condemned_bytes(world) <= 3 * MIB
+    absent = PutOptions(conditions=Conditions(if_none_match=True))
+    await world.store.put_object("bucket", "key", body_of(MIB), absent)
+    before = await condemned_bytes(world)
+    with pytest.raises(ConditionFailed):
+        await world.store.put_object("bucket", "key", body_of(2 * MIB), absent)
+    assert await condemned_bytes(world) == before + 2 * MIB
+    await world.collect_garbage()
+    reader = await world.store.open_object("bucket", "key")
+    assert await collect(reader.read()) == body_of(MIB)
