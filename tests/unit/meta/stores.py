@@ -8,8 +8,8 @@ from holdfast.core.disk import Disk
 from holdfast.core.ids import DriveId, StoreId
 from holdfast.drives.os_disk import OsDisk
 from holdfast.meta.local.engine import LocalMeta
+from holdfast.meta.local.mirror import Sizes
 from holdfast.meta.local.setup import create_local, open_local
-from holdfast.meta.local.store import Sizes
 
 SMALL = Sizes(segment=256 * 1024, reserve=64 * 1024, log=1024 * 1024)
 STORE = StoreId(b"store-----------")

@@ -3,13 +3,16 @@
 import errno
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from holdfast.core.errors import Ambiguous, Full, HoldfastError, Unavailable
 from holdfast.core.ranges import KeyRange
 from holdfast.drives.os_disk import OsDisk
 from holdfast.meta.interface import Delete, Put, Row
+from holdfast.meta.local import views
 from holdfast.meta.local.engine import LocalMeta
+from holdfast.meta.local.view import Transaction, View
 from holdfast.testing.faulty_disk import Fault, FaultyDisk
 from holdfast.testing.meta_suite import refusal, scan_all, token
 from tests.unit.meta.stores import Place
@@ -133,6 +136,59 @@ async def retried(meta: LocalMeta, change: Put, number: int) -> None:
         else:
             return
     raise AssertionError("there is room, and it is not found")
+
+
+async def test_a_view_that_outgrows_its_addresses_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, 1, 0).create()
+    monkeypatch.setattr(views, "map_bytes", lambda disk, path: 1 << 20)
+    async with await place.open() as meta, await place.open() as other:
+        await meta.commit([Put(b"first", b"")], token=token(1))
+        assert await keys(other) == [b"first"]
+        monkeypatch.setattr(views, "map_bytes", lambda disk, path: 1 << 30)
+        for number in range(20):
+            await meta.commit([Put(b"row %d" % number, bytes(100_000))], token=token(number))
+        assert len(await keys(other)) == len(await keys(meta)) == 21
+        assert await other.verify() == []
+
+
+class FailingCommits:
+    """A transaction of the view whose commit finds no room."""
+
+    def __init__(self, inner: Transaction) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def commit(self) -> None:
+        self._inner.abort()
+        raise lmdb.DiskError("No space left on device")
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_a_batch_that_is_durable_reaches_the_view_whatever_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    place = Place(tmp_path, 1, 0).create()
+    async with await place.open() as meta, await place.open() as other:
+        await meta.commit([Put(b"a", b"")], token=token(1))
+        writing = View.writing
+        left = failures
+
+        def failing(view: View) -> Transaction:
+            nonlocal left
+            left -= 1
+            # The third transaction is that of the view made anew.
+            return FailingCommits(writing(view)) if left >= 0 else writing(view)
+
+        monkeypatch.setattr(View, "writing", failing)
+        await meta.commit([Put(b"b", b"")], token=token(2))
+        assert await keys(meta) == await keys(other) == [b"a", b"b"]
+        await meta.mend()
+        await other.commit([Put(b"c", b"")], token=token(3))
+        assert await keys(meta) == [b"a", b"b", b"c"]
 
 
 async def test_a_closed_engine_says_so_and_leaves_nothing(five: Place) -> None:

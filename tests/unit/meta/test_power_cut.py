@@ -14,9 +14,8 @@ from holdfast.core.ranges import KeyRange
 from holdfast.drives.os_disk import OsDisk
 from holdfast.meta.interface import Put, Row
 from holdfast.meta.local.engine import LocalMeta
-from holdfast.meta.local.mirror import Mirror
+from holdfast.meta.local.mirror import Mirror, Sizes
 from holdfast.meta.local.setup import create_local
-from holdfast.meta.local.store import Sizes
 from holdfast.testing.faulty_disk import RecordingDisk, Survival, keep_all, lose_all, tear
 from holdfast.testing.meta_suite import scan_all, token
 from tests.unit.meta.stores import STORE, Place

@@ -30,7 +30,7 @@ from holdfast.meta.local.checkpoint import (
 )
 from holdfast.meta.local.log import Position, decode_payload
 from holdfast.meta.local.mirror import SEGMENT_PREFIX, Mirror
-from holdfast.meta.local.mirrors import MirrorFailed, MirrorSet
+from holdfast.meta.local.mirrors import NO_ROOM, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import State
 from holdfast.meta.local.store import Store
 from holdfast.meta.local.view import Transaction, View, open_view
@@ -100,8 +100,9 @@ class Care:
         for mirror in self._mirrors(state):
             try:
                 mirror.prepare(self._store.sizes.segment, self._store.sizes.reserve)
-            except OSError:
-                tight = True
+            except OSError as error:
+                # Whatever else is wrong with it, `_mend` sees to.
+                tight |= error.errno in NO_ROOM
         if self._run.tight != tight:
             self._run.tight = tight
 
@@ -185,9 +186,11 @@ class Care:
     # Mirrors.
 
     def mend(self) -> list[Finding]:
-        """Drop mirrors that are gone, bring up others until there are enough, write damaged witnesses again."""
+        """Drop mirrors that are gone, bring up others, see to spares and witnesses."""
         with self._run.caring():
-            return self._mend(self._run.read_state().metacopies, ())
+            state = self._run.read_state()
+            self._prepare(state)
+            return self._mend(state.metacopies, ())
 
     def _mend(self, metacopies: int, leaving: Sequence[DriveId]) -> list[Finding]:
         findings: list[Finding] = []
@@ -215,7 +218,7 @@ class Care:
             findings.append(Finding(None, f"{len(staying)} of {metacopies} metadata mirrors; add a drive", False))
         state = self._run.read_state()
         if not any(Path(state.view).parent == mirror.path for mirror in self._mirrors(state)):
-            self._under_lock(self._store.replace_view)
+            self._under_lock(partial(self._store.replace_view, state.view))
         return findings
 
     def _is_there(self, mirror: Mirror) -> bool:
@@ -270,6 +273,18 @@ class Care:
             self._mend(metacopies, ())
             return findings
 
+    def replace_drives(self, drives: Mapping[DriveId, Path], heirs: Mapping[DriveId, DriveId]) -> list[Finding]:
+        """Give the places of drives that are lost for good to others; `drives` says where those are.
+
+        Raises AlreadyExists (a drive belongs to another store), Unavailable.
+        """
+        with self._run.caring():
+            for path in drives.values():
+                self._disk.make_directory(path)
+            self._store.check_free(drives)
+            self._under_lock(lambda: self._store.inherit(drives, heirs))
+            return self._mend(self._run.read_state().metacopies, ())
+
     # Damage at rest.
 
     def verify(self) -> list[Finding]:
@@ -285,7 +300,7 @@ class Care:
                 findings += damage
                 differs = whole and not self._view_is_right(mirrors, view, transaction, position)
             if differs:
-                self._under_lock(self._store.replace_view)
+                self._under_lock(partial(self._store.replace_view, state.view))
                 findings.append(Finding(None, "the view differed from checkpoint and log; it was made again", True))
             elif not whole:
                 findings.append(Finding(None, "records were damaged on every mirror; checkpoints replace them", True))

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -112,7 +113,8 @@ class LocalMeta:
             return read(self._current())
         except (lmdb.Error, Corrupt):
             self._check_open()
-            await asyncio.wrap_future(self._submit(self._store.replace_view))
+            broken = self._run.read_state().view if self._view is None else str(self._view.path)
+            await asyncio.wrap_future(self._submit(partial(self._store.replace_view, broken)))
         try:
             return read(self._current())
         except lmdb.Error as error:
@@ -258,6 +260,16 @@ class LocalMeta:
         Raises InvalidRequest, AlreadyExists (a drive holds another store's metadata), Unavailable, Full.
         """
         return await self._with_care(lambda: self._care.set_drives(drives, losses, metacopies))
+
+    async def replace_drives(
+        self, drives: Mapping[DriveId, Path], *, heirs: Mapping[DriveId, DriveId]
+    ) -> list[Finding]:
+        """Put new drives in the places of some that are lost: `heirs` has the new one of each, `drives` where it is.
+
+        Whoever calls this declares that the lost drives will never be given to this store again. It works when
+        nothing can be committed any more for want of them. Raises AlreadyExists, Unavailable.
+        """
+        return await self._with_care(lambda: self._care.replace_drives(drives, heirs))
 
     def status(self) -> Status:
         """How the metadata is kept now."""

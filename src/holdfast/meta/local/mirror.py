@@ -10,6 +10,7 @@ Errors are OSError: the caller drops the mirror.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.core.disk import Disk, File
@@ -29,6 +30,18 @@ RESERVE_NAME = "reserve"
 
 # Zeros are written this much at a time.
 _FILL_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Room that the log takes on each mirror, bytes. All processes of a store give the same."""
+
+    segment: int = 16 * 1024 * 1024
+    """A segment, and the spare: about a second of commits at full speed, and little to fill ahead of time."""
+    reserve: int = 16 * 1024 * 1024
+    """Given up when the disk is full, so that the view can take deletions."""
+    log: int = 256 * 1024 * 1024
+    """The log may grow to this, or to the size of the newest checkpoint if that is more, before the next."""
 
 
 def segment_name(first: int) -> str:
@@ -101,15 +114,15 @@ class Mirror:
         return decode_record(raw, position)
 
     def confirms(self, position: Position) -> bool:
-        """Whether the record that `position` ends with is here, as its header says."""
+        """Whether the record that `position` ends with is here, as its header says. False when it cannot be read."""
+        head = bytearray(HEADER_BYTES)
         try:
             file = self.use(position.segment)
-        except FileNotFoundError:
+            if position.offset == 0:
+                return True
+            file.read_into(memoryview(head), position.last)
+        except OSError:
             return False
-        if position.offset == 0:
-            return True
-        head = bytearray(HEADER_BYTES)
-        file.read_into(memoryview(head), position.last)
         return bytes(head[-len(position.hash) :]) == position.hash
 
     def roll(self, segment: int, length: int) -> None:

@@ -18,9 +18,9 @@ from holdfast.meta.local.care import read_through
 from holdfast.meta.local.checkpoint import CheckpointReader, encode_checkpoint, write_checkpoints
 from holdfast.meta.local.engine import LocalMeta
 from holdfast.meta.local.log import Position, genesis
-from holdfast.meta.local.mirror import Mirror
+from holdfast.meta.local.mirror import Mirror, Sizes
 from holdfast.meta.local.run import Run
-from holdfast.meta.local.store import Sizes, Store
+from holdfast.meta.local.store import Store
 from holdfast.meta.local.witness import FILE_NAME, Witness, encode_witness, hear
 
 FIRST_EPOCH = 1

@@ -30,7 +30,6 @@ from holdfast.core.errors import (
     Corrupt,
     Full,
     HoldfastError,
-    NotFound,
     PreconditionFailed,
     Unavailable,
 )
@@ -38,31 +37,19 @@ from holdfast.core.ids import DriveId, StoreId
 from holdfast.meta.interface import Expectation
 from holdfast.meta.local.fence import raise_fence
 from holdfast.meta.local.log import LoggedChange, Position, decode_payload, encode_payload, encode_position, genesis
-from holdfast.meta.local.mirror import Mirror
+from holdfast.meta.local.mirror import Mirror, Sizes
 from holdfast.meta.local.mirrors import NO_ROOM, Failures, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import APPENDING, CHANGING, CLEAN, Run, State
-from holdfast.meta.local.view import Transaction, View, open_view
+from holdfast.meta.local.view import Transaction, View, abandon, open_view
 from holdfast.meta.local.views import build_view, discard_view, find_view, write_origin
 from holdfast.meta.local.witness import FILE_NAME as WITNESS_NAME
-from holdfast.meta.local.witness import Testimony, Witness, check_quorum, encode_witness, establish, hear
+from holdfast.meta.local.witness import Testimony, Witness, check_quorum, encode_witness, establish, hear, hear_newest
 
 # Threads that write and sync mirrors and witnesses beside the caller's own: drives of a large machine.
 POOL_MAX_COUNT = 16
 
 # Records replayed in one transaction of the view, by the bytes of their payloads.
 _REPLAY_BYTES = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Room that the log takes on each mirror, bytes. All processes of a store give the same."""
-
-    segment: int = 16 * 1024 * 1024
-    """A segment, and the spare: about a second of commits at full speed, and little to fill ahead of time."""
-    reserve: int = 16 * 1024 * 1024
-    """Given up when the disk is full, so that the view can take deletions."""
-    log: int = 256 * 1024 * 1024
-    """The log may grow to this, or to the size of the newest checkpoint if that is more, before the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +127,12 @@ class Store:
             self._fence(self.state.run)
             if not set(self._paths) <= set(map(DriveId, self.state.paths)):
                 self._publish(msgspec.structs.replace(self.state, paths=self._path_strings()))
-            self.follow()
+            try:
+                self.follow()
+            except Unavailable:
+                # Reads go on, and who commits is told why that cannot be.
+                if self._view is None:
+                    raise
             return
         identity = self.randomness.bytes(16)
         self._fence(identity)
@@ -194,7 +186,12 @@ class Store:
             else:
                 self.run.dirty = CLEAN
         if self.run.dirty == CHANGING:
-            self._recover(self.state.run)
+            try:
+                self._recover(self.state.run)
+            except Unavailable as error:
+                if not self.state.writable:
+                    self._publish(msgspec.structs.replace(self.state, writable=str(error)))
+                raise
 
     def _reopen(self) -> None:
         generation = self.run.generation
@@ -206,16 +203,17 @@ class Store:
                 self._mirrors.close()
             paths = self.paths
             self._mirrors = self._mirror_set([self._mirror(DriveId(drive), paths) for drive in state.mirrors])
-        self._generation = generation
         if self._view is None or str(self._view.path) != state.view:
-            old, self._view = self._view, None
-            if old is not None:
-                old.close()
+            if self._view is not None:
+                self._view.close()
+                self._view = None
             try:
                 self._view = open_view(Path(state.view), state.map_bytes)
             except lmdb.Error:
                 # Its drive was wiped or pulled after it was opened elsewhere.
                 self._renew_view()
+                return
+        self._generation = generation
 
     def _mirror(self, drive: DriveId, paths: Mapping[DriveId, Path]) -> Mirror:
         return Mirror(self.disk, drive, paths[drive])
@@ -259,26 +257,32 @@ class Store:
             if not accepted:
                 transaction.abort()
                 return outcomes
-            payload = encode_payload([(commit.token, commit.changes) for commit in accepted])
-            self.run.dirty = APPENDING
-            try:
-                after, failures = self.mirrors.append(position, payload, self.state.epoch)
-            except Full:
-                self.run.dirty = CLEAN
-                self.run.tight = True
-                raise
-            if failures:
-                self._drop(failures, after)
-            if after.segment != position.segment:
-                self.care_is_due = True
-            view.set_position(transaction, after)
+            # Now, while the batch can still be refused, the page that will say where the log stands gets its place.
+            view.set_position(transaction, position)
+            after = self._append(position, accepted)
         except BaseException:
-            transaction.abort()
+            abandon(transaction)
             raise
-        self._finish(transaction)
+        self._finish(transaction, after)
         if position.offset < self.sizes.segment // 2 <= after.offset:
             self._ensure_spare()
         return outcomes
+
+    def _append(self, position: Position, accepted: Sequence[Commit]) -> Position:
+        """Make a batch durable on the mirrors; where the log stands then. Raises Full (not done), Ambiguous."""
+        payload = encode_payload([(commit.token, commit.changes) for commit in accepted])
+        self.run.dirty = APPENDING
+        try:
+            after, failures = self.mirrors.append(position, payload, self.state.epoch)
+        except Full:
+            self.run.dirty = CLEAN
+            self.run.tight = True
+            raise
+        if failures:
+            self._drop(failures, after)
+        if after.segment != position.segment:
+            self.care_is_due = True
+        return after
 
     def _ensure_spare(self) -> None:
         """Half a segment is left: if upkeep made no spare meanwhile, and none can be made, keep it for deletions."""
@@ -303,7 +307,7 @@ class Store:
             if failed is not None:
                 outcomes.append(PreconditionFailed(failed=(failed,)))
                 continue
-            if tight and self._grows(transaction, commit):
+            if tight and view.would_grow(transaction, commit.changes):
                 outcomes.append(Full("no room for more metadata; deleting goes on"))
                 continue
             outcomes.append(None)
@@ -312,30 +316,34 @@ class Store:
                 accepted.append(commit)
         return outcomes, accepted
 
-    def _grows(self, transaction: Transaction, commit: Commit) -> bool:
-        """Whether the map would hold more bytes after a commit than before."""
-        last = {change[0]: change for change in commit.changes}
-        before = sum(self.view.row_bytes(transaction, key) for key in last)
-        token_bytes = len(commit.token)
-        after = sum(token_bytes + sum(map(len, change)) for change in last.values() if len(change) == 2)
-        return after > before
-
-    def _finish(self, transaction: Transaction) -> None:
-        """Let readers see a batch that is durable on the mirrors."""
+    def _finish(self, transaction: Transaction, after: Position) -> None:
+        """Let readers see a batch that is durable on the mirrors. Raises Ambiguous when that cannot be done now."""
         try:
+            self.view.set_position(transaction, after)
             transaction.commit()
-        except lmdb.Error:
-            # Durable it is, and the log has it: make room, and apply it from there; or else make the view again.
-            self.run.tight = True
-            self.mirrors.each(Mirror.give_up_reserve)
+        except lmdb.Error as error:
+            abandon(transaction)
             try:
-                self._roll_forward()
-            except lmdb.Error:
-                self._renew_view()
-            except MirrorFailed:
-                self.run.dirty = CHANGING
-                self._recover(self.state.run)
+                self._apply_from_log(error)
+            except (HoldfastError, OSError, lmdb.Error) as failure:
+                # The mark stays, and the next holder of the lock tries again.
+                raise Ambiguous(f"the commit is in the log, and cannot be brought into view: {failure}") from failure
         self.run.dirty = CLEAN
+
+    def _apply_from_log(self, reason: lmdb.Error) -> None:
+        """The view could not take a batch that the log holds: make room and apply it again, or make the view anew."""
+        if isinstance(reason, lmdb.MapFullError):
+            self._renew_view()
+            return
+        self.run.tight = True
+        self.mirrors.each(Mirror.give_up_reserve)
+        try:
+            self._roll_forward()
+        except lmdb.Error:
+            self._renew_view()
+        except MirrorFailed:
+            self.run.dirty = CHANGING
+            self._recover(self.state.run)
 
     def _drop(self, failures: Failures, position: Position) -> None:
         """Go on without the mirrors that failed: a new epoch, before the record that lost them is acknowledged."""
@@ -410,6 +418,17 @@ class Store:
         staying = [mirror for mirror in self.mirrors.mirrors if mirror.drive in roster]
         self._change_epoch(staying, roster=tuple(roster), losses=losses, metacopies=metacopies)
 
+    def inherit(self, drives: Mapping[DriveId, Path], heirs: Mapping[DriveId, DriveId]) -> None:
+        """Establish an epoch in which drives that are lost for good have given their places on the roster to others.
+
+        `drives` says where the heirs are. Works when the metadata is read-only for want of the lost ones.
+        """
+        self._paths.update(drives)
+        if self.run.generation != self._generation:
+            self._reopen()
+        self._recover(self.state.run, heirs)
+        self._fence(self.state.run)
+
     def _change_epoch(self, mirrors: Sequence[Mirror], **changed: object) -> None:
         with self.view.reading() as transaction:
             position = self.view.position(transaction)
@@ -450,15 +469,7 @@ class Store:
         )
 
     def _hear(self) -> tuple[Testimony, Witness]:
-        testimony = hear(self.disk, self.store, self.paths)
-        if not testimony.witnesses:
-            reasons = "; ".join(testimony.silent.values())
-            if all(not self.disk.exists(path / WITNESS_NAME) for path in self.paths.values()):
-                raise NotFound(f"no metadata of this store on any drive: {reasons}")
-            raise Corrupt(f"no drive's witness is whole: {reasons}")
-        newest = testimony.newest
-        check_quorum(testimony, newest)
-        return testimony, newest
+        return hear_newest(self.disk, self.store, self.paths)
 
     def _reachable(self, testimony: Testimony, newest: Witness) -> list[Mirror]:
         paths = self.paths
@@ -472,19 +483,27 @@ class Store:
             raise Unavailable(f"every mirror of the newest metadata is missing: {missing}; bring back one of them")
         return mirrors
 
-    def _recover(self, identity: bytes) -> None:
+    def _recover(self, identity: bytes, heirs: Mapping[DriveId, DriveId] | None = None) -> None:
         """Find the newest epoch, establish the next with the mirrors that there are, and complete the log on them."""
+        heirs = heirs or {}
         self.run.dirty = CHANGING
         testimony, newest = self._hear()
-        mirrors = self._reachable(testimony, newest)
+        mirrors = [mirror for mirror in self._reachable(testimony, newest) if mirror.drive not in heirs]
+        if not mirrors:
+            raise Unavailable("the last mirror of the metadata cannot be given up")
         while True:
             # Commits may follow from here on, so first of all this epoch must be the one that every start sees.
             accepted = establish(
                 self.disk,
                 self.paths,
                 testimony,
-                msgspec.structs.replace(newest, mirrors=tuple(mirror.drive for mirror in mirrors)),
+                msgspec.structs.replace(
+                    newest,
+                    mirrors=tuple(mirror.drive for mirror in mirrors),
+                    roster=tuple(heirs.get(DriveId(drive), drive) for drive in newest.roster),
+                ),
                 self.pool,
+                lost=tuple(heirs),
             )
             if self._mirrors is not None:
                 self._mirrors.close()
@@ -521,7 +540,7 @@ class Store:
                 f"the log ends with record {position.sequence}, and had {newest.sequence}: commits were lost to more"
                 " failures than the store was made for; restore the metadata from a backup"
             )
-        return [mirror for mirror in mirrors if not _confirms(mirror, position)]
+        return [mirror for mirror in mirrors if not mirror.confirms(position)]
 
     def _open_read_only(self, identity: bytes, reason: Unavailable) -> None:
         """Serve what is known to be newest although no new epoch can be established. Raises Unavailable, Corrupt."""
@@ -546,17 +565,35 @@ class Store:
     def _renew_view(self) -> None:
         """Make the view again from checkpoint and log, and move every process to it."""
         old = self._view
-        self._view = self._build()
-        self._roll_forward()
-        self._publish(msgspec.structs.replace(self.state, view=str(self._view.path), map_bytes=self._view.map_bytes))
+        self._view = new = self._build()
+        try:
+            self._roll_forward_on_what_is_left()
+        except BaseException:
+            self._view = old
+            discard_view(new)
+            raise
+        self._publish(msgspec.structs.replace(self.state, view=str(new.path), map_bytes=new.map_bytes))
         if old is not None:
             discard_view(old)
 
-    def replace_view(self) -> None:
-        """Make the view again because a reader found it damaged, unless that was done meanwhile."""
-        generation = self._generation
+    def _roll_forward_on_what_is_left(self) -> None:
+        """As `_roll_forward`, leaving out mirrors that fail: each holds all that was acknowledged. Who commits next
+        establishes an epoch without them."""
+        while True:
+            try:
+                self._roll_forward()
+                return
+            except MirrorFailed as failure:
+                rest = [mirror for mirror in self.mirrors.mirrors if mirror is not failure.mirror]
+                if not rest:
+                    raise Unavailable(f"no mirror of the metadata can be read: {failure}") from failure
+                self.run.dirty = CHANGING
+                self._mirrors = self._mirror_set(rest)
+
+    def replace_view(self, broken: str) -> None:
+        """Make the view in directory `broken` again, unless that was done meanwhile."""
         self.follow()
-        if generation == self._generation:
+        if self.state.view == broken:
             self._renew_view()
 
     def _roll_forward(self) -> Position:
@@ -579,13 +616,6 @@ class Store:
             view.set_position(transaction, position)
             transaction.commit()
         except BaseException:
-            transaction.abort()
+            abandon(transaction)
             raise
         return position
-
-
-def _confirms(mirror: Mirror, position: Position) -> bool:
-    try:
-        return mirror.confirms(position)
-    except OSError:
-        return False

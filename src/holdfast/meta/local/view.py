@@ -13,6 +13,7 @@ its first 511, and its node's rows sort by the rest, so one walk visits every ke
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -87,6 +88,12 @@ def _open_environment(path: Path, map_bytes: int, create: bool) -> _Environment:
         env.close()
         raise
     return _Environment(env, rows, overflow, system, 0)
+
+
+def abandon(transaction: Transaction) -> None:
+    """Abort a transaction, in whatever state a failure left it."""
+    with suppress(lmdb.Error):
+        transaction.abort()
 
 
 class View:
@@ -191,10 +198,15 @@ class View:
                 return number
         return None
 
-    def row_bytes(self, transaction: Transaction, key: bytes) -> int:
-        """Bytes that a row takes, key included; 0 when it is not there."""
-        raw = self._find(transaction, key)
-        return 0 if raw is None else len(key) + len(raw)
+    def would_grow(self, transaction: Transaction, changes: Sequence[LoggedChange]) -> bool:
+        """Whether the rows that a commit changes take more bytes after it than before."""
+        last = {change[0]: change for change in changes}
+        growth = 0
+        for key, change in last.items():
+            raw = self._find(transaction, key)
+            growth -= 0 if raw is None else len(key) + len(raw)
+            growth += RANDOM_ID_BYTES + sum(map(len, change)) if len(change) == 2 else 0
+        return growth > 0
 
     def _is_empty(self, transaction: Transaction, range: KeyRange) -> bool:
         for key, _ in self._walk(transaction, range.start):

@@ -20,7 +20,8 @@ from holdfast.core.ids import StoreId
 from holdfast.meta.local.checkpoint import CheckpointReader, checkpoint_name, checkpoint_numbers
 from holdfast.meta.local.log import Position, encode_position, genesis
 from holdfast.meta.local.mirror import Mirror
-from holdfast.meta.local.view import View, open_view
+from holdfast.meta.local.view import View, abandon, open_view
+from holdfast.meta.local.witness import FILE_NAME as WITNESS_NAME
 
 PREFIX = "view-"
 ORIGIN_NAME = "origin"
@@ -90,10 +91,12 @@ def _believable(disk: Disk, path: Path, mirrors: Sequence[Mirror]) -> View | Non
 def build_view(disk: Disk, randomness: Randomness, store: StoreId, mirrors: Sequence[Mirror]) -> View:
     """A new view at the position of the newest checkpoint that is whole on any mirror.
 
-    It lies on the first mirror that takes it. Raises Corrupt when no checkpoint is whole and the log's beginning is
+    It lies on the first mirror that takes it, and never where a drive was wiped or pulled: what is left there may be
+    an empty mount point. Raises Corrupt when no checkpoint is whole and the log's beginning is
     gone, OSError when no mirror takes a view.
     """
     failure: Exception | None = None
+    mirrors = [mirror for mirror in mirrors if disk.exists(mirror.path / WITNESS_NAME)]
     for mirror in mirrors:
         path = mirror.path / f"{PREFIX}{randomness.bytes(8).hex()}"
         try:
@@ -162,7 +165,7 @@ def load_checkpoint(disk: Disk, store: StoreId, view: View, path: Path) -> Posit
                     transaction = view.writing()
             transaction.commit()
         except BaseException:
-            transaction.abort()
+            abandon(transaction)
             raise
     finally:
         reader.close()
