@@ -1,37 +1,15 @@
 """`holdfast`: the commands. Each is a thin front over a module of its own."""
 
-import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from holdfast import __version__
 from holdfast.cli import settings as settings_module
-from holdfast.cli.settings import OPTIONS, Option, Settings
+from holdfast.cli.commands import COMMANDS, with_settings
+from holdfast.cli.settings import OPTIONS, Settings
 from holdfast.core.errors import HoldfastError
-
-DRIVES_HELP = "DIR... are the store's drives, one directory each, best on disks of their own."
-
-
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of the settings table."""
-    for option in reversed(OPTIONS):
-        command = _click_option(option)(command)
-    command = click.option("--config", metavar="FILE", envvar="HOLDFAST_CONFIG", help="Settings as TOML.")(command)
-    return click.argument("drives", nargs=-1, type=click.Path(path_type=Path), metavar="DIR...")(command)
-
-
-def _click_option(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    described = f"{option.help}  [{option.variable}]"
-    return click.option(f"--{option.name}", option.field, metavar=option.metavar, help=described)
-
-
-def _load(drives: tuple[Path, ...], config: str | None, given: dict[str, Any]) -> Settings:
-    named = {option.name: given[option.field] for option in OPTIONS}
-    return settings_module.load(drives, named, os.environ, Path(config) if config else None)
 
 
 class _Commands(click.Group):
@@ -51,12 +29,12 @@ def main() -> None:
 
 
 @main.command()
-@_with_settings
-def serve(drives: tuple[Path, ...], config: str | None, **given: Any) -> None:
+@with_settings(*(option.name for option in OPTIONS))
+def serve(settings: Settings) -> None:
     """Serve S3 over the drives DIR..., making a store of them if they are empty."""
     from holdfast.cli.serve import serve as run
 
-    run(_load(drives, config, given), click.echo)
+    run(settings, click.echo)
 
 
 @main.command(hidden=True)
@@ -65,6 +43,10 @@ def upkeep() -> None:
     from holdfast.cli.upkeep import run
 
     run(settings_module.from_environment())
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -107,8 +108,12 @@ async def _open_once(settings: Settings, made: bool) -> Ready:
             drives=len(opened.drives),
             missing=[str(path) for path in opened.site.missing],
             code=str(opened.code),
-            warnings=list(opened.site.warnings),
+            warnings=[*opened.site.warnings, *map(_unnamed, opened.site.unnamed)],
         )
+
+
+def _unnamed(path: Path) -> str:
+    return f"{path} belongs to this store and was not named: add it to the list of directories"
 
 
 def _prepare(settings: Settings) -> Ready:

@@ -206,7 +206,8 @@ def load(
         raise InvalidRequest(f"{config}: unknown settings: {', '.join(sorted(table))}")
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         raise InvalidRequest("--tls-cert and --tls-key go together")
-    return Settings(drives=drives, **values)
+    # Other processes of the store are told these paths, and have a working directory of their own.
+    return Settings(drives=tuple(path.absolute() for path in drives), **values)
 
 
 def from_environment() -> Settings:

@@ -1,0 +1,138 @@
+"""Drives listed, added, drained and replaced under a running server, and what is refused."""
+
+import shutil
+import time
+from pathlib import Path
+
+from holdfast.testing.server import Server
+from tests.integration.conftest import StartServer
+from tests.integration.operator import Objects, command
+
+# Running workers look once a second; the rest is for a loaded machine.
+NOTICE_MAX_SECONDS = 15.0
+
+
+def wait_until_open(server: Server, path: Path) -> None:
+    """Until every process of a server has the drive at `path` open: its segments are held by them."""
+    deadline = time.monotonic() + NOTICE_MAX_SECONDS
+    while True:
+        holding = [process.pid for process in server.processes()[1:] if _holds(process.pid, path)]
+        if len(holding) >= len(server.processes()) - 1:
+            return
+        assert time.monotonic() < deadline, f"{path} is open in {holding} of {server.processes()}"
+        time.sleep(0.1)
+
+
+def _holds(pid: int, path: Path) -> bool:
+    return f"{path}/" in (Path("/proc") / str(pid) / "maps").read_text()
+
+
+def test_one_drive_grows_to_six_and_is_drained(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(1)
+    objects = Objects(server)
+    objects.put(3)
+    new = [tmp_path / f"new-{number}" for number in range(5)]
+    also = [part for path in new[1:] for part in ("--also", str(path))]
+    said = command(server, "drive", "add", new[0], *also).well()
+    assert "new objects are kept as 4+2" in said.out
+    assert "kept as 1 copy until `holdfast recode`" in said.out or "under-protected" in said.out
+    for path in new:
+        wait_until_open(server, path)
+    objects.put(6)
+    listed = command(server, "drive", "list", "--json").well().document["drives"]
+    assert [drive["open"] for drive in listed] == [True] * 6
+    status = command(server, "status", "--json").document
+    assert status["code"] == "4+2"
+    assert sum(group["contents"] for group in status["under_protected"]) == 2
+    recoded = command(server, "recode").well()
+    assert "2 contents" in recoded.out
+    command(server, "repair").well()
+    assert command(server, "status", "--json").well().document["under_protected"] == []
+    said = command(server, "drive", "drain", server.directories[0]).well()
+    assert f"{server.directories[0]} can be removed" in said.out
+    shutil.rmtree(server.directories[0])
+    objects.put(3)
+    objects.check()
+    server.stop()
+    server.directories = (new[0],)
+    server.start()
+    assert f"{new[4]} belongs to this store and was not named" in server.log_tail()
+    objects.check()
+    command(server, "fsck", "--read").well()
+    command(server, "scrub").well()
+
+
+def test_what_is_no_new_drive_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    server, other = start_server(3), start_server(1)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    for path, reason in (
+        (foreign, "not Holdfast's"),
+        (other.directories[0], "belongs to store"),
+        (server.directories[1], "is a drive of this store already"),
+    ):
+        said = command(server, "drive", "add", path)
+        assert (said.status, reason in said.errors) == (1, True), said.errors
+    server.stop()
+    lost = server.directories[1]
+    shutil.rmtree(lost)
+    lost.mkdir()
+    said = command(server, "drive", "add", lost)
+    assert said.status == 1
+    assert "mount its disk there, or give it up" in said.errors
+    assert list(lost.iterdir()) == []
+    said = command(server, "drive", "replace", "0123456789", tmp_path / "new")
+    assert said.status == 1
+    assert "no drive of this store" in said.errors
+    said = command(server, "drive", "replace", server.directories[0], tmp_path / "new")
+    assert said.status == 1
+    assert "answers" in said.errors
+
+
+def test_an_empty_mount_point_is_a_missing_drive(start_server: StartServer) -> None:
+    server = start_server(3)
+    objects = Objects(server)
+    objects.put(6)
+    server.stop()
+    pulled = server.directories[2]
+    pulled.rename(pulled.with_name("pulled"))
+    pulled.mkdir()
+    server.start()
+    assert f"missing: {pulled}" in server.log_tail()
+    assert list(pulled.iterdir()) == []
+    objects.check()
+    objects.put(3)
+    said = command(server, "status")
+    assert said.status == 1
+    assert f"1 drive missing: {pulled}" in said.out
+    pulled.rmdir()
+    pulled.with_name("pulled").rename(pulled)
+    wait_until_open(server, pulled)
+    command(server, "repair").well()
+    command(server, "status").well()
+    objects.check()
+
+
+def test_two_of_two_and_one_lost(start_server: StartServer) -> None:
+    """The smallest mirror: with one drive lost it only reads, until the lost one is replaced in place."""
+    server = start_server(2)
+    objects = Objects(server)
+    objects.put(6)
+    lost = server.directories[0]
+    shutil.rmtree(lost)
+    lost.mkdir()
+    objects.check()
+    command(server, "drive", "replace", lost, lost).well()
+    wait_until_open(server, lost)
+    command(server, "repair").well()
+    objects.put(3)
+    shutil.rmtree(server.directories[1])
+    objects.check()
+
+
+def test_another_run_directory_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(1)
+    said = command(server, "status", "--run-dir", tmp_path / "run")
+    assert said.status == 1
+    assert "another run directory" in said.errors
