@@ -26,7 +26,7 @@ from holdfast.drives.buffers import BufferPool
 from holdfast.drives.committer import Committer, Record
 from holdfast.drives.compaction import Compaction, Compactor
 from holdfast.drives.identity import Identity, check_identity, read_identity
-from holdfast.drives.index import MAP_BYTES, Index, StaleIndex, acquire_index, release_index
+from holdfast.drives.index import MAP_BYTES, RECOVERIES_MAX_COUNT, Index, StaleIndex, acquire_index, release_index
 from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart
 from holdfast.drives.limits import check_fragment_limits
 from holdfast.drives.reader import Reader
@@ -142,7 +142,7 @@ class DirectoryDrive:
             try:
                 return await self._compactor.step(budget_bytes, wasted_share)
             except StaleIndex as error:
-                await self._in_thread(partial(self._index.recover, error))
+                await self._recover(error)
             except OSError as error:
                 raise NodeDown(f"drive {self._directory} fails ({error.strerror}): check the disk") from error
 
@@ -160,14 +160,20 @@ class DirectoryDrive:
 
     async def _ask(self, question: Callable[..., T], *arguments: object, rows: int = 1) -> T:
         """Put a question to the index, after a recovery if it needs one."""
-        for _ in range(2):
+        for _ in range(RECOVERIES_MAX_COUNT):
             try:
                 if rows <= LOOP_ROWS_MAX_COUNT:
                     return question(*arguments)
                 return await self._in_thread(partial(question, *arguments))
             except StaleIndex as error:
-                await self._in_thread(partial(self._index.recover, error))
+                await self._recover(error)
         raise NodeDown(f"the index of {self._directory} cannot be read: check the disk")
+
+    async def _recover(self, error: StaleIndex) -> None:
+        try:
+            await self._in_thread(partial(self._index.recover, error))
+        except OSError as failure:
+            raise NodeDown(f"drive {self._directory} fails ({failure.strerror}): check the disk") from failure
 
     async def _read(self, row: Row, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
         try:

@@ -37,10 +37,10 @@ from holdfast.drives.rows import (
     Row,
     SegmentBooks,
     Update,
-    decode_books,
     decode_info,
     decode_row,
     encode_key,
+    read_books,
     read_clock,
 )
 from holdfast.drives.segments import (
@@ -64,6 +64,9 @@ READERS_MAX_COUNT = 512
 
 # Sequences that writers had reserved, but not yet written, when an index was lost stay below the new one's clock.
 CLOCK_GAP_AFTER_REBUILD = 1 << 20
+
+# Attempts to get hold of an index that others damage or delete meanwhile, before it counts as hopeless.
+RECOVERIES_MAX_COUNT = 10
 
 # How often to look again for a lock that somebody else holds.
 _LOCK_POLL_SECONDS = 0.002
@@ -203,8 +206,8 @@ class Index:
 
     def books(self) -> dict[bytes, SegmentBooks]:
         """The books of every segment."""
-        with self._read() as transaction, transaction.cursor(db=self._databases.segments) as cursor:
-            return {bytes(segment): decode_books(data) for segment, data in cursor}
+        with self._read() as transaction:
+            return read_books(transaction, self._databases)
 
     def count(self) -> int:
         """Fragments."""
@@ -242,7 +245,7 @@ class Index:
 
         Raises Full when the file system has no room for it, NodeDown when the drive is gone. Not for the event loop.
         """
-        for _ in range(3):
+        for _ in range(RECOVERIES_MAX_COUNT):
             try:
                 with self._writes, self._locked(self._gate, exclusive=False):
                     return self._transact(change)
@@ -322,18 +325,29 @@ class Index:
             # Readers get StaleIndex from here on, and wait for `_writes` in a thread rather than block the loop.
             with self._reads:
                 self._drop_environment()
-            if not self._disk.exists(self._directory / IDENTITY_NAME):
-                raise NodeDown(f"{self._directory} is no Holdfast drive any more: mount the disk, or replace the drive")
-            self._disk.make_directory(self._root)
-            with self._deciding():
-                self._restore_locks()
+            for _ in range(RECOVERIES_MAX_COUNT):
+                if not self._disk.exists(self._directory / IDENTITY_NAME):
+                    raise NodeDown(f"{self._directory} is no Holdfast drive any more: mount the disk, or replace it")
                 try:
-                    state = self._read_state()
-                    if state.environment == error.environment:
-                        raise error
-                    self._open_environment(state.environment)
-                except (Corrupt, StaleIndex):
-                    self._rebuild()
+                    self._replace_environment(error)
+                except (FileNotFoundError, StaleIndex):
+                    # Somebody is deleting the index right now.
+                    continue
+                else:
+                    return
+        raise NodeDown(f"the index of {self._directory} disappears as soon as it is made: who deletes it?")
+
+    def _replace_environment(self, error: StaleIndex) -> None:
+        self._disk.make_directory(self._root)
+        with self._deciding():
+            self._restore_locks()
+            try:
+                state = self._read_state()
+                if state.environment == error.environment:
+                    raise error
+                self._open_environment(state.environment)
+            except (Corrupt, StaleIndex):
+                self._rebuild()
 
     def _drop_environment(self) -> None:
         """Let go of the environment; it closes with its last transaction.
@@ -438,6 +452,8 @@ class Index:
                 self._fill()
             except lmdb.DiskError as error:
                 raise Full(f"no space left to rebuild the index of {self._directory}") from error
+            except lmdb.Error as error:
+                raise self._stale(f"cannot be rebuilt: {error}") from error
             self._write_state(name, clean=False)
             for entry in os.scandir(self._root):
                 if entry.is_dir() and entry.name != name:

@@ -1,7 +1,7 @@
 """What the index says: its rows, and how a record changes them. No I/O but LMDB's, inside a transaction it is handed.
 
 Rows. `fragments` maps a key to the live record; `deleted` maps a key to its tombstone while an older record of that
-key may still lie in some segment; `segments` keeps the books of each segment; `state` holds the clock.
+key may still lie in some segment; `books` keeps those of each segment, and the clock: one page less to a commit.
 
 Rules. The record with the highest sequence is the truth of a key, in whatever order records are applied: rebuilding
 from segments and running along give the same rows. `shadows` are the segments that hold older records of the key: a
@@ -22,9 +22,10 @@ _KEY = Struct(">32sH")
 _ROW = Struct("<Q8sQIIIB")
 _SEGMENT = Struct("<QQQB")
 _CLOCK = Struct("<Q")
+# Shorter than any segment's id.
 _CLOCK_KEY = b"clock"
 
-DATABASES = (b"fragments", b"deleted", b"segments", b"state")
+DATABASES = (b"fragments", b"deleted", b"books")
 
 
 class Row(NamedTuple):
@@ -63,8 +64,7 @@ class Databases:
 
     fragments: Any
     deleted: Any
-    segments: Any
-    state: Any
+    books: Any
 
 
 def encode_key(key: FragmentKey) -> bytes:
@@ -98,6 +98,12 @@ def decode_books(data: bytes) -> SegmentBooks:
     return SegmentBooks(fragments, tombstones, end, bool(closed))
 
 
+def read_books(transaction: Any, databases: Databases) -> dict[bytes, SegmentBooks]:
+    """The books of every segment."""
+    with transaction.cursor(db=databases.books) as cursor:
+        return {segment: decode_books(data) for segment, data in cursor if segment != _CLOCK_KEY}
+
+
 def row_of(entry: Entry, shadows: frozenset[bytes]) -> Row:
     place = entry.place
     return Row(
@@ -113,7 +119,7 @@ def row_of(entry: Entry, shadows: frozenset[bytes]) -> Row:
 
 
 def read_clock(transaction: Any, databases: Databases) -> int:
-    data = transaction.get(_CLOCK_KEY, db=databases.state)
+    data = transaction.get(_CLOCK_KEY, db=databases.books)
     return int(_CLOCK.unpack(data)[0]) if data is not None else 0
 
 
@@ -174,7 +180,7 @@ class Update:
                 else:
                     self._put(database, key, row)
         self._books.pop(segment, None)
-        self._transaction.delete(segment, db=self._databases.segments)
+        self._transaction.delete(segment, db=self._databases.books)
 
     def drop_needless_tombstones(self) -> None:
         """End a rebuild: without an older record in any segment a tombstone has nothing left to say."""
@@ -194,12 +200,12 @@ class Update:
         book.end, book.closed = end, closed
 
     def set_clock(self, sequence: int) -> None:
-        self._transaction.put(_CLOCK_KEY, _CLOCK.pack(sequence), db=self._databases.state)
+        self._transaction.put(_CLOCK_KEY, _CLOCK.pack(sequence), db=self._databases.books)
 
     def finish(self) -> None:
         for segment, book in self._books.items():
             row = _SEGMENT.pack(max(0, book.fragments), max(0, book.tombstones), book.end, book.closed)
-            self._transaction.put(segment, row, db=self._databases.segments)
+            self._transaction.put(segment, row, db=self._databases.books)
 
     def _apply_fragment(self, entry: Entry) -> None:
         key = encode_key(entry.key)
@@ -259,7 +265,7 @@ class Update:
     def _book(self, segment: bytes) -> SegmentBooks:
         book = self._books.get(segment)
         if book is None:
-            data = self._transaction.get(segment, db=self._databases.segments)
+            data = self._transaction.get(segment, db=self._databases.books)
             book = self._books[segment] = decode_books(data) if data is not None else SegmentBooks()
         return book
 
