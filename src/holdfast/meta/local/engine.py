@@ -23,10 +23,11 @@ from holdfast.core.ids import DriveId, Token
 from holdfast.core.ranges import KeyRange
 from holdfast.meta.interface import Change, Expectation, Fold, Page, Put, Row
 from holdfast.meta.limits import check_commit, check_key, check_scan
+from holdfast.meta.local.batch import Commit, Outcome
 from holdfast.meta.local.care import Care, Finding
 from holdfast.meta.local.log import BATCH_MAX_BYTES, BATCH_MAX_COUNT
 from holdfast.meta.local.run import Run
-from holdfast.meta.local.store import Commit, Outcome, Store
+from holdfast.meta.local.store import Store
 from holdfast.meta.local.view import View, open_view
 
 T = TypeVar("T")

@@ -16,7 +16,6 @@ it by at most the record that the mark speaks of.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
@@ -30,13 +29,12 @@ from holdfast.core.errors import (
     Corrupt,
     Full,
     HoldfastError,
-    PreconditionFailed,
     Unavailable,
 )
 from holdfast.core.ids import DriveId, StoreId
-from holdfast.meta.interface import Expectation
+from holdfast.meta.local.batch import Commit, Outcome, check_and_apply
 from holdfast.meta.local.fence import raise_fence
-from holdfast.meta.local.log import LoggedChange, Position, decode_payload, encode_payload, encode_position, genesis
+from holdfast.meta.local.log import Position, decode_payload, encode_payload, encode_position, genesis
 from holdfast.meta.local.mirror import Mirror, Sizes
 from holdfast.meta.local.mirrors import NO_ROOM, Failures, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import APPENDING, CHANGING, CLEAN, Run, State
@@ -50,19 +48,6 @@ POOL_MAX_COUNT = 16
 
 # Records replayed in one transaction of the view, by the bytes of their payloads.
 _REPLAY_BYTES = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One commit, as the committer takes it in hand."""
-
-    token: bytes
-    changes: Sequence[LoggedChange]
-    expecting: Sequence[Expectation]
-
-
-Outcome = HoldfastError | None
-"""Why a commit was refused; None when it is durable."""
 
 
 class Store:
@@ -243,6 +228,8 @@ class Store:
         except lmdb.MapFullError:
             # The file system was grown past the addresses that were set aside.
             self._renew_view()
+            # Had a mirror failed meanwhile, an epoch without it comes first.
+            self.follow()
             return self._commit(batch)
         except lmdb.Error as error:
             self._renew_view()
@@ -253,7 +240,9 @@ class Store:
         transaction = view.writing()
         try:
             position = view.position(transaction)
-            outcomes, accepted = self._check_and_apply(transaction, batch)
+            tight = self.run.tight
+            self.care_is_due |= tight
+            outcomes, accepted = check_and_apply(view, transaction, batch, tight=tight)
             if not accepted:
                 transaction.abort()
                 return outcomes
@@ -295,27 +284,6 @@ class Store:
         if any(error.errno in NO_ROOM for error in failures.values()):
             self.run.tight = True
 
-    def _check_and_apply(self, transaction: Transaction, batch: Sequence[Commit]) -> tuple[list[Outcome], list[Commit]]:
-        """Apply, one after the other, the commits whose expectations hold; each sees those before it."""
-        view = self.view
-        tight = self.run.tight
-        self.care_is_due |= tight
-        outcomes: list[Outcome] = []
-        accepted: list[Commit] = []
-        for commit in batch:
-            failed = view.first_failure(transaction, commit.expecting) if commit.expecting else None
-            if failed is not None:
-                outcomes.append(PreconditionFailed(failed=(failed,)))
-                continue
-            if tight and view.would_grow(transaction, commit.changes):
-                outcomes.append(Full("no room for more metadata; deleting goes on"))
-                continue
-            outcomes.append(None)
-            if commit.changes:
-                view.apply(transaction, commit.token, commit.changes)
-                accepted.append(commit)
-        return outcomes, accepted
-
     def _finish(self, transaction: Transaction, after: Position) -> None:
         """Let readers see a batch that is durable on the mirrors. Raises Ambiguous when that cannot be done now."""
         try:
@@ -328,7 +296,8 @@ class Store:
             except (HoldfastError, OSError, lmdb.Error) as failure:
                 # The mark stays, and the next holder of the lock tries again.
                 raise Ambiguous(f"the commit is in the log, and cannot be brought into view: {failure}") from failure
-        self.run.dirty = CLEAN
+        if self.run.dirty == APPENDING:
+            self.run.dirty = CLEAN
 
     def _apply_from_log(self, reason: lmdb.Error) -> None:
         """The view could not take a batch that the log holds: make room and apply it again, or make the view anew."""
