@@ -1,7 +1,7 @@
 """Quorum writes, checked reads, handoffs, hedging, repair: each rule with a test that breaks without it."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -14,9 +14,9 @@ from holdfast.cluster.read import INLINE_MAX_BYTES, READ_TIMEOUT_SECONDS
 from holdfast.cluster.write import GRACE_SECONDS, HANDOFF_AFTER_SECONDS, WRITE_TIMEOUT_SECONDS
 from holdfast.core.errors import Corrupt, Full, InvalidRequest, NodeDown, NotEnoughFragments, NotFound, Unavailable
 from holdfast.core.ids import BlockId
-from holdfast.drives.interface import FragmentKey
+from holdfast.drives.interface import Fragment, FragmentKey
 from holdfast.erasure import BlockRef, Code, copies, encode, erasure
-from holdfast.placement import LayoutDrive, State, add, first_layout, retire
+from holdfast.placement import LayoutDrive, State, add, first_layout, replace_drive, retire
 from holdfast.testing.clock import FakeClock
 from tests.unit.cluster.fakes import Group, drive_id, layout_of, stray_tasks
 from tests.unit.erasure.sample import sealed
@@ -451,6 +451,29 @@ async def test_repair_waits_for_a_home_that_is_away_and_keeps_the_handoff() -> N
     await group.cluster.put(block, b"")
     assert (await group.cluster.repair(block.ref, b"")).missing == (0,)
     assert len((await group.cluster.stat(block.ref)).holders[0]) == 1
+
+
+@pytest.mark.parametrize("trouble", ["the layout changes", "the home forgets"])
+async def test_repair_drops_a_handoff_only_when_home_has_it_and_is_still_home(trouble: str) -> None:
+    group = Group(7)
+    block = encode(BLOCK, erasure(4, 2))
+    homes = await group.homes(block.ref)
+    homes[0].error = NodeDown
+    await group.cluster.put(block, b"")
+    homes[0].error = None
+    put = homes[0].memory.put
+
+    async def meddle(fragments: Sequence[Fragment]) -> None:
+        await put(fragments)
+        if trouble == "the home forgets":
+            await homes[0].memory.delete([fragment.key for fragment in fragments])
+        else:
+            group.cluster.use([replace_drive(group.layout, homes[0].id, LayoutDrive(drive_id(9), 10**12, "n9"))])
+
+    homes[0].memory.put = meddle  # type: ignore[method-assign]
+    handoff = (await group.cluster.stat(block.ref)).holders[0]
+    await group.cluster.repair(block.ref, b"")
+    assert handoff <= (await group.cluster.stat(block.ref)).holders[0]
 
 
 async def test_repair_never_writes_what_was_not_committed_to() -> None:

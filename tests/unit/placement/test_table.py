@@ -181,7 +181,7 @@ def test_with_too_few_drives_the_last_fragments_have_no_home_and_hardly_anything
 
 
 @given(st.integers(1, 9), st.integers(1, 8), st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_any_history_keeps_homes_apart(count: int, width: int, data: st.DataObject) -> None:
     zones, coins = st.sampled_from(["a", "b"]), st.booleans()
     layout = first_layout(drive(i, data.draw(st.integers(1, 9)), f"n{i % 4}", data.draw(zones)) for i in range(count))
