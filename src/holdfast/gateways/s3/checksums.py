@@ -154,7 +154,7 @@ def _decode(algorithm: str, value: str) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != ALGORITHM_BYTES[algorithm]:
-        raise S3Error("InvalidRequest", f"Value for x-amz-checksum-{algorithm} header is invalid.")
+        raise S3Error("BadDigest", f"Value for x-amz-checksum-{algorithm} header is invalid.")
     return raw
 
 

@@ -94,7 +94,7 @@ def _part(call: Call, info: ObjectInfo) -> ByteRange | None:
     number = integer(call, "partNumber", 1, PARTS_MAX_COUNT + 1, minimum=1)
     sizes = info.parts or (info.size,)
     if number > len(sizes):
-        raise S3Error("InvalidPartNumber", "The requested partnumber is not satisfiable")
+        raise S3Error("InvalidPart", "The requested partnumber is not satisfiable")
     start = sum(sizes[: number - 1])
     if not sizes[number - 1]:
         return None

@@ -192,6 +192,9 @@ class _Announced:
 
     @property
     def kind(self) -> str:
+        """What it must be a checksum of: those of the SHA family cannot be put together to that of the whole."""
+        if self.algorithm.startswith("sha"):
+            return checksums.COMPOSITE
         return checksums.checksum_type(self.value)
 
 

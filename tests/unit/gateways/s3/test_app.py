@@ -234,7 +234,7 @@ async def test_announced_hashes_are_checked(driver: Driver) -> None:
         ({"content-md5": "AAAA"}, "InvalidDigest"),
         ({"content-md5": "?"}, "InvalidDigest"),
         ({"x-amz-checksum-crc32": "AAAAAA=="}, "BadDigest"),
-        ({"x-amz-checksum-crc32": "AAAA"}, "InvalidRequest"),
+        ({"x-amz-checksum-crc32": "AAAA"}, "BadDigest"),
         ({"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-sha1": "x"}, "InvalidRequest"),
         ({"x-amz-sdk-checksum-algorithm": "CRC32"}, "InvalidRequest"),
         ({"x-amz-checksum-md4": "x"}, "NotImplemented"),
@@ -432,3 +432,46 @@ def test_verbs_have_names_of_their_own() -> None:
         "x-amz-checksum-crc32", "x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme", "x-amz-checksum-sha1",
         "x-amz-checksum-sha256",
     }  # fmt: skip
+
+
+async def _upload(driver: Driver, headers: dict[str, str]) -> tuple[str, bytes]:
+    """An upload of one part; its id, and the document that completes it."""
+    started = await driver.request("POST", "/bucket/big", [("uploads", "")], headers)
+    upload = started.body.decode().partition("<UploadId>")[2].partition("<")[0]
+    part = await driver.request(
+        "PUT",
+        "/bucket/big",
+        [("partNumber", "1"), ("uploadId", upload)],
+        {"x-amz-checksum-sha256": _ABC_SHA256},
+        b"abc",
+    )
+    etag = part.headers["etag"]
+    inner = f"<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>"
+    return upload, f"<CompleteMultipartUpload>{inner}</CompleteMultipartUpload>".encode()
+
+
+async def test_the_checksum_of_a_completed_upload_is_checked(driver: Driver) -> None:
+    upload, document = await _upload(driver, {"x-amz-checksum-algorithm": "SHA256"})
+    query = [("uploadId", upload)]
+    for headers, code in (
+        ({"x-amz-checksum-sha256": "bad"}, "BadDigest"),
+        ({"x-amz-checksum-sha256": _ABC_SHA256}, "BadDigest"),
+        ({"x-amz-checksum-crc32": "AAAAAA=="}, "InvalidRequest"),
+        ({"x-amz-checksum-type": "FULL_OBJECT"}, "InvalidRequest"),
+        ({"x-amz-mp-object-size": "4"}, "InvalidRequest"),
+    ):
+        answer = await driver.request("POST", "/bucket/big", query, headers, document)
+        assert _code(answer) == code, headers
+    assert not await driver.keys()
+    done = await driver.request("POST", "/bucket/big", query, {"x-amz-mp-object-size": "3"}, document)
+    assert b"<ChecksumType>COMPOSITE</ChecksumType>" in done.body
+    again = await driver.request("POST", "/bucket/big", query, {}, document)
+    assert (again.status, b"-1&quot;</ETag>" in again.body) == (200, True)
+    assert _code(await driver.request("GET", "/bucket/big", [("partNumber", "2")])) == "InvalidPart"
+    refused = await driver.request(
+        "POST",
+        "/bucket/big",
+        [("uploads", "")],
+        {"x-amz-checksum-algorithm": "SHA1", "x-amz-checksum-type": "FULL_OBJECT"},
+    )
+    assert _code(refused) == "InvalidRequest"
