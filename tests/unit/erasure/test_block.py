@@ -1,9 +1,6 @@
 """Encode, decode, rebuild: against the reference, against pyeclib, and with every loss."""
 
 import itertools
-import sys
-import threading
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -176,29 +173,6 @@ def test_small_blocks_are_kept_as_copies_that_survive_as_much() -> None:
     assert code_for(4 * 8 * 1024 - 1, erasure(4, 2)) == copies(3)
     assert code_for(1, copies(2)) == copies(2)
     assert code_for(1, erasure(8, 7)) == erasure(8, 7), "8 copies are more than there are"
-
-
-def test_the_arithmetic_releases_the_gil() -> None:
-    """A thread that codes does not stop this one: the longest pause seen here is far below the time of one call."""
-    block = sealed(4 * 1024 * 1024)
-    shape = erasure(8, 8)
-    encode(block, shape)
-    began = time.perf_counter()
-    encode(block, shape)
-    alone = time.perf_counter() - began
-    turns = 0
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    try:
-        worker = threading.Thread(target=lambda: [encode(block, shape) for _ in range(5)])
-        worker.start()
-        while worker.is_alive():
-            turns += 1
-            time.sleep(alone / 50)
-        worker.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert turns > 15, "five calls that hold the GIL leave this thread some five turns"
 
 
 def test_refs_are_compared_by_value() -> None:
