@@ -7,6 +7,9 @@ by then, and what is found, must make one linearizable history: so nothing ackno
 there, and what was under way either happened or did not.
 """
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +38,7 @@ from holdfast.testing.s3_client import Answer
 from holdfast.testing.server import Server
 from holdfast.testing.workload import Client, Workload
 from tests.integration.conftest import make_directories
+from tests.simulation import upkeep_scenario
 from tests.simulation.planted import planted
 from tests.simulation.recorded import build_recorder, recording_environment
 from tests.simulation.reopen import Contents, reopen
@@ -54,10 +58,11 @@ STYLES = [
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a run left: its world before the first record, its trace, its roots."""
+    """What a run left: its trace, its roots, which were empty before, and the keys that it used."""
 
     roots: list[Path]
     records: list[Record]
+    keys: tuple[str, ...] = KEYS
 
 
 class Mark(msgspec.Struct):
@@ -109,11 +114,11 @@ def told(records: Sequence[Record], position: int) -> list[Operation]:
     return list(begun.values())
 
 
-def found(contents: Contents, position: int) -> Iterator[Operation]:
+def found(contents: Contents, position: int, keys: Sequence[str]) -> Iterator[Operation]:
     """What is in the reopened store: reads that come after everything."""
-    for key in KEYS:
+    for key in keys:
         yield Operation(-1, key, Action.READ, position + 1, position + 2, contents.etags.get(key))
-    yield from listing_reads(Observed(-1, position + 3, position + 4, contents.listed), KEYS)
+    yield from listing_reads(Observed(-1, position + 3, position + 4, contents.listed), keys)
 
 
 def record_run(
@@ -154,9 +159,9 @@ def record_run(
 def try_cut(world: World, recording: Recording, cut: Cut, bug: str) -> list[str]:
     """What is wrong after one cut. The directories are made where they were: a store may know its own paths."""
     world.materialise(cut, recording.roots)
-    contents = reopen(recording.roots, BUCKET, KEYS, bug)
+    contents = reopen(recording.roots, BUCKET, recording.keys, bug)
     faults = [f"{cut}: {fault}" for fault in contents.faults]
-    violation = check([*told(recording.records, cut.position), *found(contents, cut.position)])
+    violation = check([*told(recording.records, cut.position), *found(contents, cut.position, recording.keys)])
     if violation is not None:
         faults.append(f"{cut}: {violation}")
     for root in recording.roots:
@@ -187,10 +192,15 @@ def find_losses(
     bug: str = "",
     enough: int = 5,
 ) -> list[str]:
-    """What is wrong after cuts of one recorded run; stops when it is `enough`."""
+    """What is wrong after cuts of one recorded run under load."""
     recording = record_run(
         library, home, drives=drives, requests=requests, seed=seed, extra=planted(bug) if bug else {}
     )
+    return losses(recording, cuts=cuts, seed=seed, bug=bug, enough=enough)
+
+
+def losses(recording: Recording, *, cuts: int | None, seed: int = 1, bug: str = "", enough: int = 5) -> list[str]:
+    """What is wrong after cuts of a recording; stops when it is `enough`."""
     for root in recording.roots:
         rmtree(root)
     world = World(recording.roots, empty=True)
@@ -204,6 +214,21 @@ def find_losses(
         if len(faults) >= enough:
             break
     return faults
+
+
+def record_upkeep(library: Path, home: Path, drives: int) -> Recording:
+    """Record the making, filling, tidying and compacting of a store, by two processes one after the other."""
+    roots = make_directories(home, drives)
+    trace, run = home / "trace", home / "run"
+    environment = {
+        **os.environ,
+        **recording_environment(library, trace, roots),
+        "HOLDFAST_RUN_DIR": str(run),
+    }
+    for phase in ("fill", "tidy"):
+        command = [sys.executable, "-m", "tests.simulation.upkeep_scenario", phase, str(trace), *map(str, roots)]
+        subprocess.run(command, env=environment, check=True)
+    return Recording(roots, read_trace(trace), upkeep_scenario.KEYS)
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +246,15 @@ def test_a_power_cut_loses_nothing(recorder: Path, tmp_path: Path, drives: int, 
 @pytest.mark.parametrize("drives", [1, 3, 6])
 def test_a_power_cut_at_every_boundary_loses_nothing(recorder: Path, tmp_path: Path, drives: int) -> None:
     assert find_losses(recorder, tmp_path, drives=drives, requests=120, cuts=None) == []
+
+
+@pytest.mark.slow
+def test_a_power_cut_during_upkeep_loses_nothing(recorder: Path, tmp_path: Path) -> None:
+    """Collection, compaction and a metadata checkpoint."""
+    assert losses(record_upkeep(recorder, tmp_path, 3), cuts=12) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("drives", [1, 6])
+def test_a_power_cut_anywhere_in_upkeep_loses_nothing(recorder: Path, tmp_path: Path, drives: int) -> None:
+    assert losses(record_upkeep(recorder, tmp_path, drives), cuts=None) == []

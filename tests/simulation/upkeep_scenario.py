@@ -1,0 +1,97 @@
+"""`python -m tests.simulation.upkeep_scenario PHASE TRACE DIR...`: what upkeep does to a store's files, to be recorded.
+
+Phase "fill" makes a store and fills it. Phase "tidy" deletes and overwrites, collects what is condemned without any
+grace, compacts every drive down to what lives, moves the metadata to a checkpoint, and writes on. Each change is marked
+in the trace before it begins and when it is done, as the clients of the other proof do.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable
+from hashlib import md5
+from pathlib import Path
+
+import msgspec
+
+from holdfast.cli.opening import OpenStore, find_or_make, open_store
+from holdfast.cli.settings import load
+from holdfast.cli.system import SystemClock, SystemRandomness
+from holdfast.cli.upkeep import chores_of
+from holdfast.core.limits import KIB, MIB
+from holdfast.drives.os_disk import OsDisk
+from holdfast.objects.model import PutOptions
+from holdfast.testing.histories import Action, Operation, Outcome
+from holdfast.testing.power_cut import Marker
+from holdfast.testing.workload import make_body
+from holdfast.upkeep.collect import Collector
+from holdfast.upkeep.worker import State
+
+BUCKET = "proof"
+KEYS = tuple(f"key-{number}" for number in range(10))
+BODY_BYTES = 300 * KIB
+
+
+class Changes:
+    """Changes one at a time, marked."""
+
+    def __init__(self, opened: OpenStore, marker: Marker, client: int) -> None:
+        self._store = opened.store
+        self._marker = marker
+        self._client = client
+        self._serial = 0
+
+    async def put(self, key: str) -> None:
+        body = make_body(self._client, self._serial, BODY_BYTES)
+        value = md5(body, usedforsecurity=False).hexdigest()
+        await self._marked(key, value, self._store.put_object(BUCKET, key, body, PutOptions()))
+
+    async def delete(self, key: str) -> None:
+        await self._marked(key, None, self._store.delete_object(BUCKET, key))
+
+    async def _marked(self, key: str, value: str | None, change: Awaitable[object]) -> None:
+        self._serial += 1
+        operation = Operation(self._client, key, Action.WRITE, 0, 0, value, Outcome.DONE)
+        mark = {"client": self._client, "serial": self._serial, "ended": False, "operation": operation}
+        self._marker.mark(msgspec.json.encode(mark))
+        await change
+        self._marker.mark(msgspec.json.encode({**mark, "ended": True}))
+
+
+async def fill(opened: OpenStore, marker: Marker) -> None:
+    await opened.store.create_bucket(BUCKET)
+    changes = Changes(opened, marker, 0)
+    for key in KEYS:
+        await changes.put(key)
+
+
+async def tidy(opened: OpenStore, marker: Marker) -> None:
+    changes = Changes(opened, marker, 1)
+    for key in KEYS[:4]:
+        await changes.delete(key)
+    for key in KEYS[4:7]:
+        await changes.put(key)
+    collector = Collector(chores_of(opened).catalogue, opened.drives, opened.clock, 0.0)
+    while await collector.work() is State.BUSY:
+        pass
+    freed = 0
+    for drive in opened.drives.values():
+        while (step := await drive.compact(budget_bytes=MIB, wasted_share=0.01)).moved_bytes or step.freed_bytes:
+            freed += step.freed_bytes
+    assert freed, "nothing was compacted: the scenario does not do what it is for"
+    await opened.local.checkpoint()
+    for key in KEYS[:2]:
+        await changes.put(key)
+
+
+async def run(phase: str, trace: Path, directories: list[Path]) -> None:
+    settings = load(tuple(directories), {}, os.environ, None)
+    await asyncio.to_thread(find_or_make, settings, OsDisk(), SystemRandomness(), SystemClock())
+    marker = Marker(trace)
+    async with open_store(settings) as opened:
+        await (fill if phase == "fill" else tidy)(opened, marker)
+    marker.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(sys.argv[1], Path(sys.argv[2]), [Path(argument) for argument in sys.argv[3:]]))
