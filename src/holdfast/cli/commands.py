@@ -6,6 +6,7 @@ ends with status 0 when all is well, 1 when something is wrong, 2 when it was ca
 
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,4 +204,129 @@ def recode(settings: Settings, as_json: bool) -> None:
     run_with_store(settings, as_json, work)
 
 
-COMMANDS = (status, scrub, repair, fsck, drive, recode)
+@click.group()
+def keyring() -> None:
+    """Back up, check, move and rotate the store's keys."""
+
+
+@keyring.command("backup")
+@with_settings(*OPENING_OPTIONS)
+@click.argument("path", type=PATH, metavar="FILE")
+@click.option("--backup-passphrase-file", "secret", type=PATH, metavar="FILE", help="The backup's passphrase.")
+@json_option
+def keyring_backup(settings: Settings, as_json: bool, path: Path, secret: Path | None) -> None:
+    """Write the keyring to the new file FILE, wrapped under a passphrase of its own.
+
+    Without --backup-passphrase-file the passphrase is asked for. Whoever has drives, backup and passphrase reads the
+    store; who has lost every key reads it again with these three.
+    """
+    from holdfast.cli.keyring import backup, passphrase_from
+
+    ask = passphrase_from(secret, "Passphrase of the backup", new=True)
+    run_with_store(settings, as_json, lambda opened, output: backup(opened, output, path.absolute(), ask))
+
+
+@keyring.command("verify")
+@with_settings(*OPENING_OPTIONS)
+@click.option("--backup", "path", type=PATH, metavar="FILE", help="Check this backup too.")
+@click.option("--backup-passphrase-file", "secret", type=PATH, metavar="FILE", help="The backup's passphrase.")
+@json_option
+def keyring_verify(settings: Settings, as_json: bool, path: Path | None, secret: Path | None) -> None:
+    """Say which keyring the store opens with, and whether a backup is whole and holds the same."""
+    from holdfast.cli.keyring import passphrase_from, verify
+
+    ask = passphrase_from(secret, "Passphrase of the backup")
+    run_with_store(settings, as_json, lambda opened, output: verify(opened, output, path, ask))
+
+
+@keyring.command("restore")
+@with_settings(*OPENING_OPTIONS)
+@click.argument("path", type=PATH, metavar="FILE")
+@click.option("--backup-passphrase-file", "secret", type=PATH, metavar="FILE", help="The backup's passphrase.")
+@json_option
+def keyring_restore(settings: Settings, as_json: bool, path: Path, secret: Path | None) -> None:
+    """Open a store whose key is lost with the backup FILE, and put a new key on its drives."""
+    from holdfast.cli.keyring import passphrase_from, restore
+
+    ask = passphrase_from(secret, "Passphrase of the backup")
+    run_to_end(restore(settings, Output(as_json=as_json), path, ask))
+
+
+@keyring.command("detach")
+@with_settings("run-dir")
+@click.option("--kek-file", "file", type=PATH, metavar="FILE", help="Move the key to this new file.")
+@click.option("--passphrase-file", "secret", type=PATH, metavar="FILE", help="Make it from the passphrase in a file.")
+@click.option("--passphrase", "asked", is_flag=True, help="Make it from a passphrase that is asked for.")
+@json_option
+def keyring_detach(settings: Settings, as_json: bool, file: Path | None, secret: Path | None, asked: bool) -> None:
+    """Take the key off the drives, so that who steals them reads nothing.
+
+    It goes to a file that lies elsewhere, or into a passphrase. From then on every start, and every command, must be
+    given --kek-file or --passphrase-file.
+    """
+    from holdfast.cli.keyring import detach, passphrase_from
+
+    if (file is not None) + (secret is not None) + asked != 1:
+        raise click.UsageError("give one of --kek-file, --passphrase-file and --passphrase")
+    to = file.absolute() if file is not None else passphrase_from(secret, "New passphrase", new=True)
+    settings = replace(settings, kek_file=None, passphrase_file=None)
+    run_with_store(settings, as_json, lambda opened, output: detach(opened, output, to))
+
+
+@keyring.command("attach")
+@with_settings(*OPENING_OPTIONS)
+@json_option
+def keyring_attach(settings: Settings, as_json: bool) -> None:
+    """Put the key back on the drives: the store starts without being given it."""
+    from holdfast.cli.keyring import attach
+
+    run_with_store(settings, as_json, attach)
+
+
+@keyring.command("rotate")
+@with_settings(*OPENING_OPTIONS)
+@click.option("--force", is_flag=True, help="Although the server may have been started with an older key.")
+@json_option
+def keyring_rotate(settings: Settings, as_json: bool, force: bool) -> None:
+    """Seal with new keys from now on, and wrap the keys of what is stored anew. No data is written again."""
+    from holdfast.cli.keyring import rotate
+
+    run_with_store(settings, as_json, lambda opened, output: rotate(opened, output, force=force))
+
+
+@click.group()
+def metadata() -> None:
+    """Back up and restore the metadata: names, versions, and where everything is."""
+
+
+@metadata.command("backup")
+@with_settings(*OPENING_OPTIONS)
+@click.argument("path", type=PATH, metavar="FILE")
+@json_option
+def metadata_backup(settings: Settings, as_json: bool, path: Path) -> None:
+    """Write the metadata as it is now to the new file FILE, while the store is served or not.
+
+    It holds no keys: to read it, the store's keyring is needed too (`keyring backup`).
+    """
+    from holdfast.cli.metadata import backup
+
+    run_with_store(settings, as_json, lambda opened, output: backup(opened, output, path.absolute()))
+
+
+@metadata.command("restore")
+@with_settings(*OPENING_OPTIONS)
+@click.argument("path", type=PATH, metavar="FILE")
+@click.option("--force", is_flag=True, help="Although drives are missing: they must not come back with older metadata.")
+@json_option
+def metadata_restore(settings: Settings, as_json: bool, path: Path, force: bool) -> None:
+    """Bring the stopped store back to the moment of the backup FILE.
+
+    Whatever was written since is given up. Objects of the backup whose blocks were deleted since are named; blocks
+    are kept for --grace after a deletion, so a younger backup restores whole.
+    """
+    from holdfast.cli.metadata import restore
+
+    run_to_end(restore(settings, Output(as_json=as_json), path.absolute(), force=force))
+
+
+COMMANDS = (status, scrub, repair, fsck, drive, recode, keyring, metadata)

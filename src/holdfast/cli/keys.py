@@ -6,7 +6,7 @@ away, to a file elsewhere or into a passphrase.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,9 @@ from holdfast.objects.rows import KEYRING
 
 KEYS_NAME = "keys"
 KEK_NAME = "kek"
+
+REKEYED_NAME = "rekeyed"
+"""In the run directory: the keyring was wrapped under another key since the server was started."""
 
 
 def kek_path(drive: Path) -> Path:
@@ -116,6 +119,8 @@ class HeldKeys:
         """The wrapped keyring's row, as it was read."""
         self.kek = kek
         self.keyring = keyring
+        self.changed: Callable[[], None] = _nobody_to_tell
+        """Called when `follow` took up another keyring."""
 
     @classmethod
     async def open(cls, meta: Meta, sources: KeySources) -> "HeldKeys":
@@ -127,12 +132,12 @@ class HeldKeys:
         kek = await sources.find(row.value)
         return cls(sources, row, kek, unwrap_keyring(row.value, kek))
 
-    async def follow(self, meta: Meta) -> bool:
-        """Read the row again; whether the keyring changed. Raises AccessDenied when it is wrapped under a key that
-        this process was not given."""
+    async def follow(self, meta: Meta) -> None:
+        """Take up the keyring that the metadata holds now. Raises AccessDenied when it is wrapped under a key that this
+        process was not given."""
         row = await meta.get(KEYRING)
         if row.token == self.row.token:
-            return False
+            return
         try:
             keyring = unwrap_keyring(row.value, self.kek)
         except AccessDenied:
@@ -140,7 +145,12 @@ class HeldKeys:
             keyring = unwrap_keyring(row.value, self.kek)
         changed = keyring != self.keyring
         self.row, self.keyring = row, keyring
-        return changed
+        if changed:
+            self.changed()
+
+
+def _nobody_to_tell() -> None:
+    """While the store is being opened, nothing uses the keyring yet."""
 
 
 def _read_kek_file(disk: Disk, path: Path) -> KeyEncryptionKey:

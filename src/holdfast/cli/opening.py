@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from holdfast.cli.accounts import Accounts
@@ -77,7 +78,7 @@ class OpenStore:
     clock: Clock
     randomness: Randomness
     local: LocalMeta
-    meta: Meta
+    meta: SealedMeta
     keys: HeldKeys
     attachments: Attachments
     layouts: Layouts
@@ -154,10 +155,12 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
     async with AsyncExitStack() as stack:
         local = await stack.enter_async_context(await open_metadata(settings, site, disk, randomness))
         keys = await HeldKeys.open(local, key_sources(settings, site, disk))
-        renewed = _Renewed()
-        meta = SealedMeta(
-            local, RowKeys.of(keys.keyring, randomness), plain_prefixes=[KEYRING], reload=renewed.row_keys
-        )
+
+        async def reload() -> RowKeys:
+            await keys.follow(local)
+            return RowKeys.of(keys.keyring, randomness)
+
+        meta = SealedMeta(local, RowKeys.of(keys.keyring, randomness), plain_prefixes=[KEYRING], reload=reload)
         layouts = Layouts(meta, randomness)
         live = await _live(layouts)
         attachments = Attachments(site, settings.drives, disk, randomness, clock)
@@ -193,7 +196,7 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
             layout=live[0],
             code=code,
         )
-        renewed.opened = opened
+        keys.changed = partial(_use_keyring, opened)
         catalogue = RowCatalogue(meta, contents, keys.keyring.tag_sealer(randomness), clock, randomness)
         for watch in (_watch_rows(opened), _watch_drives(opened), damage.run(catalogue)):
             stack.push_async_callback(_stop, asyncio.create_task(watch, name="watch"))
@@ -227,26 +230,11 @@ def _content_keys(keyring: Keyring, randomness: Randomness) -> ContentKeys:
     )
 
 
-class _Renewed:
-    """Takes up a keyring that another process rotated."""
-
-    def __init__(self) -> None:
-        self.opened: OpenStore | None = None
-        """Set once the store is open; until then the keyring is as new as can be."""
-
-    async def row_keys(self) -> RowKeys:
-        """What `SealedMeta` asks for when a row names an epoch that it lacks."""
-        opened = self.opened
-        assert opened is not None
-        await follow_keyring(opened)
-        return RowKeys.of(opened.keyring, opened.randomness)
-
-
-async def follow_keyring(opened: OpenStore) -> None:
-    """Take up the keyring that the metadata holds now. Raises AccessDenied, Unavailable."""
-    if await opened.keys.follow(opened.local):
-        opened.contents.use_keys(_content_keys(opened.keyring, opened.randomness))
-        opened.changes += 1
+def _use_keyring(opened: OpenStore) -> None:
+    """The keyring was rotated: seal with its newest epoch, open with any."""
+    opened.meta.use(RowKeys.of(opened.keyring, opened.randomness))
+    opened.contents.use_keys(_content_keys(opened.keyring, opened.randomness))
+    opened.changes += 1
 
 
 def find_store(settings: Settings, disk: Disk) -> Site:
@@ -326,7 +314,7 @@ async def _watch_rows(opened: OpenStore) -> None:
         await opened.clock.sleep(WATCH_SECONDS)
         try:
             await follow_layouts(opened)
-            await follow_keyring(opened)
+            await opened.keys.follow(opened.local)
         except HoldfastError as error:
             if str(error) != said:
                 said = str(error)

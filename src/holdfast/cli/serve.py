@@ -23,7 +23,8 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from holdfast.cli.app import SUPERVISOR_VARIABLE
-from holdfast.cli.opening import find_or_make, open_store
+from holdfast.cli.keys import REKEYED_NAME
+from holdfast.cli.opening import find_or_make, open_store, run_directory
 from holdfast.cli.settings import Settings
 from holdfast.cli.system import SystemClock, SystemRandomness
 from holdfast.core.errors import HoldfastError
@@ -117,7 +118,9 @@ def _unnamed(path: Path) -> str:
 
 
 def _prepare(settings: Settings) -> Ready:
-    _, made = find_or_make(settings, OsDisk(), SystemRandomness(), SystemClock())
+    site, made = find_or_make(settings, OsDisk(), SystemRandomness(), SystemClock())
+    # Whatever wrapped the keyring anew before, these processes are given the key that it needs now.
+    (run_directory(settings, site) / REKEYED_NAME).unlink(missing_ok=True)
     return uvloop.run(_open_once(settings, made))
 
 

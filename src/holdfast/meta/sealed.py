@@ -62,6 +62,10 @@ class SealedMeta:
         self._plain = tuple(plain_prefixes)
         self._reload = reload
 
+    def use(self, keys: RowKeys) -> None:
+        """Seal and open with these from now on: the keyring was rotated."""
+        self._keys = keys
+
     async def get(self, key: bytes) -> Row:
         row = await self._inner.get(key)
         try:

@@ -50,7 +50,14 @@ def create_local(
         raise Unavailable(f"the metadata cannot be set up: {error}") from error
 
 
-def _choose(drives: Mapping[DriveId, Path], store: StoreId, losses: int, metacopies: int | None, disk: Disk) -> Witness:
+def _choose(
+    drives: Mapping[DriveId, Path],
+    store: StoreId,
+    losses: int,
+    metacopies: int | None,
+    disk: Disk,
+    epoch: int = FIRST_EPOCH,
+) -> Witness:
     """The first epoch of a new store on these drives. Raises InvalidRequest, AlreadyExists."""
     metacopies = losses + 1 if metacopies is None else metacopies
     if not 0 <= losses < metacopies <= len(drives):
@@ -64,7 +71,7 @@ def _choose(drives: Mapping[DriveId, Path], store: StoreId, losses: int, metacop
     if not begun or any("belongs to" in reason for reason in testimony.silent.values()):
         raise AlreadyExists("these drives hold metadata already")
     mirrors = tuple(drives)[:metacopies]
-    return Witness(store, b"", FIRST_EPOCH, FIRST_EPOCH, mirrors, tuple(drives), losses, metacopies, 0)
+    return Witness(store, b"", epoch, epoch, mirrors, tuple(drives), losses, metacopies, 0)
 
 
 def _write_first(drives: Mapping[DriveId, Path], chosen: Witness, start: Position, disk: Disk, sizes: Sizes) -> None:
@@ -95,13 +102,15 @@ def restore_local(
     metacopies: int | None = None,
     disk: Disk,
     sizes: Sizes | None = None,
+    epoch: int = FIRST_EPOCH,
 ) -> None:
     """Make new mirrors and witnesses that hold what a backup holds. Blocks.
 
+    `epoch` is above every one of the store's that there may be on any drive, so that what is restored is the newest.
     Raises as `create_local` does, and Corrupt, with nothing made, when the backup is damaged.
     """
     sizes = sizes or Sizes()
-    chosen = _choose(drives, store, losses, metacopies, disk)
+    chosen = _choose(drives, store, losses, metacopies, disk, epoch)
     try:
         read_through(CheckpointReader(disk, backup))
         reader = CheckpointReader(disk, backup)
