@@ -17,7 +17,7 @@ from tests.integration.test_syncs import unsynced
 from tests.simulation.planted import planted
 from tests.simulation.planted.bugs import BUGS
 from tests.simulation.recorded import build_recorder
-from tests.simulation.test_power_cut import find_losses
+from tests.simulation.test_power_cut import find_losses, losses, record_upkeep
 
 # One for each proof, and the oldest mistake of all.
 EVERY_COMMIT = [
@@ -71,7 +71,11 @@ def faults_of(proof: str, home: Path, bug: str) -> list[object]:
         case "syncs":
             return list(unsynced(home, drives=6, segments=5, mirrors=3, environment=planted(bug) if bug else {}))
         case "power cut":
-            return list(find_losses(build_recorder(home), home, drives=1, requests=45, cuts=24, bug=bug, enough=1))
+            library, cuts = build_recorder(home), BUGS[bug].cuts if bug else 24
+            return list(find_losses(library, home, drives=1, requests=45, cuts=cuts, bug=bug, enough=1))
+        case "upkeep":
+            recording = record_upkeep(build_recorder(home), home, 1, extra=planted(bug) if bug else {})
+            return list(losses(recording, cuts=40, bug=bug, enough=1))
         case "rot":
             return list(rotten_reads(home, bug))
         case _:

@@ -205,6 +205,10 @@ def losses(recording: Recording, *, cuts: int | None, seed: int = 1, bug: str = 
         rmtree(root)
     world = World(recording.roots, empty=True)
     positions = cut_positions(recording.records)
+    if bug:
+        # Found where it counts: once somebody was told something.
+        first = next(index for index, record in enumerate(recording.records) if record.kind is Kind.MARK)
+        positions = [position for position in positions if position > first]
     tried = sorted(chosen_cuts(positions, cuts, seed), key=lambda cut: cut.position)
     print(f"\n{len(recording.records)} records, {len(positions)} sync boundaries, {len(tried)} cuts")
     faults: list[str] = []
@@ -216,7 +220,7 @@ def losses(recording: Recording, *, cuts: int | None, seed: int = 1, bug: str = 
     return faults
 
 
-def record_upkeep(library: Path, home: Path, drives: int) -> Recording:
+def record_upkeep(library: Path, home: Path, drives: int, extra: Mapping[str, str] | None = None) -> Recording:
     """Record the making, filling, tidying and compacting of a store, by two processes one after the other."""
     roots = make_directories(home, drives)
     trace, run = home / "trace", home / "run"
@@ -224,6 +228,7 @@ def record_upkeep(library: Path, home: Path, drives: int) -> Recording:
         **os.environ,
         **recording_environment(library, trace, roots),
         "HOLDFAST_RUN_DIR": str(run),
+        **(extra or {}),
     }
     for phase in ("fill", "tidy"):
         command = [sys.executable, "-m", "tests.simulation.upkeep_scenario", phase, str(trace), *map(str, roots)]

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from typing import Any
 class Bug:
     plant: Callable[[], None]
     proof: str
-    """syncs, power cut, history, or rot."""
+    """syncs, power cut, upkeep (a power cut during it), history, or rot."""
+    cuts: int | None = 24
+    """How many a power cut takes to find it; None is every sync boundary in every style."""
 
 
 def _skip_sync(part: str) -> None:
@@ -188,6 +190,66 @@ def last_record_forgotten() -> None:
     MirrorSet.roll_forward = lambda self, position: iter(())  # type: ignore[method-assign]
 
 
+def conditions_ignored() -> None:
+    """If-Match and If-None-Match are read, and nothing follows from them."""
+    import holdfast.objects.publish as publish
+
+    publish.check_conditions = lambda *arguments: None  # type: ignore[attr-defined]
+
+
+def listings_cut_short() -> None:
+    """The last entry of a scan with more than one is dropped."""
+    from holdfast.meta.local.view import View
+
+    scan = View.scan
+
+    def short(self: Any, *arguments: Any) -> Any:
+        page = scan(self, *arguments)
+        return replace(page, entries=page.entries[:-1]) if len(page.entries) > 1 and page.resume is None else page
+
+    View.scan = short  # type: ignore[method-assign,assignment]
+
+
+def torn_records_taken() -> None:
+    """A record of the log counts by its header alone: whether all of it was written is not looked at."""
+    import holdfast.meta.local.log as log
+    import holdfast.meta.local.mirror as mirror
+
+    def trusting(raw: Any, after: Any) -> Any:
+        length = log.payload_bytes(raw, after)
+        if length is None or len(raw) < log.HEADER_BYTES + length:
+            return None
+        _, _, epoch, sequence, _, own = log._HEADER.unpack_from(raw)
+        payload = bytes(raw[log.HEADER_BYTES : log.HEADER_BYTES + length])
+        return log.Record(epoch, sequence, own, payload, log.record_bytes(length))
+
+    mirror.decode_record = trusting  # type: ignore[attr-defined]
+
+
+def compaction_drops_what_lives() -> None:
+    from holdfast.drives.compaction import Compactor
+
+    Compactor._living = lambda self, entries: []  # type: ignore[method-assign]
+
+
+def metadata_before_data() -> None:
+    """Blocks are sent to their drives, and the object is published without waiting for them."""
+    from holdfast.objects.contents import ContentBlocks
+
+    put = ContentBlocks.put
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def send(self: Any, block: Any, position: int) -> None:
+        self.layout_versions.add(1)
+        # The caller's buffers are used again once this returns.
+        copied = replace(block, payloads=tuple(bytes(payload) for payload in block.payloads))
+        task = asyncio.ensure_future(put(self, copied, position))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    ContentBlocks.put = send  # type: ignore[method-assign]
+
+
 BUGS = {
     "log-not-synced": Bug(log_not_synced, "syncs"),
     "segments-not-synced": Bug(segments_not_synced, "power cut"),
@@ -203,5 +265,10 @@ BUGS = {
     "rows-cached": Bug(rows_cached, "history"),
     "listings-cached": Bug(listings_cached, "history"),
     "deletes-forgotten": Bug(deletes_forgotten, "history"),
+    "conditions-ignored": Bug(conditions_ignored, "history"),
+    "listings-cut-short": Bug(listings_cut_short, "history"),
+    "torn-records-taken": Bug(torn_records_taken, "power cut", cuts=None),
+    "compaction-drops-what-lives": Bug(compaction_drops_what_lives, "upkeep"),
+    "metadata-before-data": Bug(metadata_before_data, "power cut"),
     "leaves-not-checked": Bug(leaves_not_checked, "rot"),
 }
