@@ -1,0 +1,173 @@
+"""docs/operating/losses.md, held to: what each default layout survives, running and across a restart.
+
+Drives are deleted, emptied, overwritten in place, and swapped for each other under a real server. Reads stay right
+throughout; afterwards the lost drives are replaced, repair ends, and scrub and fsck find nothing.
+"""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random  # noqa: TID251 - seeded
+
+import pytest
+from botocore.exceptions import ClientError
+
+from holdfast.testing.server import Server, is_ready
+from tests.integration.conftest import StartServer
+from tests.integration.operator import Objects, command
+
+PAGE = Path(__file__).parents[2] / "docs" / "operating" / "losses.md"
+
+# A store that only reads never says that it is ready.
+READING_MAX_SECONDS = 5.0
+
+# What lies where the drives are is looked at once a second.
+NOTICE_MAX_SECONDS = 15.0
+
+
+def delete(directory: Path) -> None:
+    """As `rm -r` does it: the server may put something there meanwhile."""
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def empty(directory: Path) -> None:
+    """An unmounted disk: the mount point is there, and nothing in it."""
+    directory.rename(directory.with_name(f"was-{directory.name}"))
+    directory.mkdir()
+    delete(directory.with_name(f"was-{directory.name}"))
+
+
+def overwrite(directory: Path) -> None:
+    """Every file keeps its name and length, and no byte of what it was."""
+    random = Random(1)
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with path.open("r+b") as file:
+                file.write(random.randbytes(min(path.stat().st_size, 8 * 1024 * 1024)))
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {"delete": delete, "empty": empty, "overwrite": overwrite}
+
+
+def table() -> dict[int, tuple[int, int]]:
+    """By number of drives, from the page: how many may be lost and all is still readable; and writable."""
+    rows = re.findall(r"^\| (\d) \| [^|]+\| \*\*(\d)\*\* \| \*\*(\d)\*\* \|", PAGE.read_text(), re.MULTILINE)
+    return {int(drives): (int(readable), int(writable)) for drives, readable, writable in rows}
+
+
+def restart(server: Server, *, is_writable: bool) -> None:
+    server.stop()
+    if is_writable:
+        server.start()
+        return
+    with pytest.raises(TimeoutError):
+        server.start(ready_seconds=READING_MAX_SECONDS)
+
+
+def check_writes(objects: Objects, *, is_writable: bool) -> None:
+    """Large objects, which need the whole width of the code, are taken or refused with 503."""
+    if is_writable:
+        objects.put(1, sizes=(3_000_000,))
+        return
+    deadline = time.monotonic() + NOTICE_MAX_SECONDS
+    while is_ready(objects.server.address):
+        assert time.monotonic() < deadline, "the loss was not noticed"
+        time.sleep(0.1)
+    with pytest.raises(ClientError) as refusal:
+        objects.s3.put_object(Bucket=objects.bucket, Key="refused", Body=Random(0).randbytes(3_000_000))
+    assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+
+
+def replace(server: Server, lost: Sequence[Path]) -> None:
+    for path in lost:
+        new = path
+        if path.exists() and any(path.iterdir()):
+            new = path.with_name(f"new-{path.name}")
+            server.directories = tuple(new if other == path else other for other in server.directories)
+        command(server, "drive", "replace", path, new).well()
+
+
+def check_clean(server: Server) -> None:
+    command(server, "repair").well()
+    command(server, "scrub").well()
+    command(server, "fsck", "--read").well()
+
+
+def survive(start_server: StartServer, drives: int, losses: int, damage: str, *, is_writable: bool) -> None:
+    server = start_server(drives)
+    objects = Objects(server)
+    objects.put(6)
+    lost = Random(drives).sample(server.directories, losses)
+    for path in lost:
+        DAMAGES[damage](path)
+    objects.check()
+    check_writes(objects, is_writable=is_writable)
+    restart(server, is_writable=is_writable)
+    objects.check()
+    replace(server, lost)
+    check_clean(server)
+    server.wait_ready()
+    command(server, "status").well()
+    objects.put(3)
+    objects.check()
+    others = [path for path in server.directories if path not in lost][:losses]
+    for path in others:
+        delete(path)
+    objects.check()
+
+
+QUICK = [(4, "delete"), (6, "overwrite")]
+ALL = [(drives, damage) for drives in (2, 3, 4, 5, 6) for damage in DAMAGES]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("drives", "damage"), QUICK)
+def test_as_many_as_are_readable(start_server: StartServer, drives: int, damage: str) -> None:
+    readable, writable = table()[drives]
+    survive(start_server, drives, readable, damage, is_writable=readable <= writable)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("drives", "damage"), [case for case in ALL if case not in QUICK])
+def test_every_layout_and_damage(start_server: StartServer, drives: int, damage: str) -> None:
+    readable, writable = table()[drives]
+    survive(start_server, drives, readable, damage, is_writable=readable <= writable)
+    if 0 < writable < readable:
+        survive(start_server, drives, writable, damage, is_writable=True)
+
+
+@pytest.mark.slow
+def test_drives_swapped_for_each_other(start_server: StartServer) -> None:
+    """Running and across a restart: a drive is where its identity is, so nothing is lost and nothing to repair."""
+    server = start_server(3)
+    objects = Objects(server)
+    objects.put(6)
+    one, two, three = server.directories
+    swap(one, two)
+    objects.check()
+    objects.put(1)
+    restart(server, is_writable=True)
+    objects.check()
+    server.stop()
+    swap(two, three)
+    server.start()
+    objects.put(1)
+    objects.check()
+    check_clean(server)
+    command(server, "status").well()
+
+
+def swap(one: Path, two: Path) -> None:
+    between = one.with_name("between")
+    one.rename(between)
+    two.rename(one)
+    between.rename(two)
+
+
+def test_the_page_speaks_of_every_default_layout() -> None:
+    assert sorted(table()) == [1, 2, 3, 4, 5, 6, 7]
+    for drives, (readable, writable) in table().items():
+        assert 0 <= writable <= readable < drives
