@@ -50,13 +50,13 @@ def is_odd(status: str) -> bool:
 @pytest.mark.slow
 def test_small_objects_under_contention(start_server: StartServer, tmp_path: Path) -> None:
     plan = {"mix": READ_MIX, "sizes": SMALL_BODIES}
-    assert contend(start_server(1), tmp_path, workload=plan, operations=24_000, keys=4) == []
+    assert contend(start_server(1), tmp_path, workload=plan, operations=12_000, keys=4) == []
 
 
 @pytest.mark.slow
 def test_all_sizes_over_six_drives(start_server: StartServer, tmp_path: Path) -> None:
     plan = {"mix": WRITE_MIX, "sizes": MIXED_BODIES}
-    assert contend(start_server(6), tmp_path, workload=plan, operations=4_000, keys=6) == []
+    assert contend(start_server(6), tmp_path, workload=plan, operations=2_400, keys=6) == []
 
 
 @pytest.mark.soak
