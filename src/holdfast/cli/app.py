@@ -75,11 +75,13 @@ def _services(settings: Settings, run: Path) -> Callable[[], AbstractAsyncContex
 
 
 async def _check_ready(opened: OpenStore) -> None:
-    """Metadata answers, and enough drives are there to write to. Raises Unavailable."""
+    """Requests can be served: metadata answers, and enough drives are there to read from. Raises Unavailable.
+
+    A store that can only be read is ready: whoever writes is told by a 503 of its own.
+    """
     await opened.store.list_buckets(limit=1)
-    writable = sum(drive.failure is None for drive in opened.drives.values())
-    if writable < opened.code.write_quorum:
-        raise NotEnoughFragments(f"{writable} drives can be written to, {opened.code.write_quorum} are needed")
+    if len(opened.drives) < opened.code.k:
+        raise NotEnoughFragments(f"{len(opened.drives)} drives can be read, {opened.code.k} are needed")
 
 
 def _access_log(path: Path | None) -> AccessLog | None:

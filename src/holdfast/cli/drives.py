@@ -16,7 +16,7 @@ from holdfast.cli.settings import default_code
 from holdfast.cli.site import write_places
 from holdfast.cli.status import drive_statuses, show_drives, under_protected_now
 from holdfast.cli.upkeep import chores_of
-from holdfast.core.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unavailable
+from holdfast.core.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound
 from holdfast.core.ids import BlockId, DriveId
 from holdfast.drives.identity import DirectoryState, check_identity, create_drive, inspect_directory, read_identity
 from holdfast.placement import Layout, LayoutDrive, State, add, replace_drive, retire
@@ -93,11 +93,8 @@ async def replace_lost(opened: OpenStore, output: Output, old_name: str, directo
 
 
 async def drain(opened: OpenStore, output: Output, name: str) -> bool:
-    """Bring everything off a drive, and let go of it; whether that is done."""
+    """Bring everything off a drive, and let go of it; whether that is done. What a missing one held is made again."""
     drive = _find(opened, name)
-    if drive not in opened.drives:
-        raise Unavailable(f"drive {drive.hex()[:8]} is missing: bring it back, or `holdfast drive replace` it")
-    directory = opened.drives[drive].directory
     if _entry_of(opened.layout, drive).state is State.ACTIVE:
         left = len(opened.layout.active) - 1
         if left < 1:
@@ -108,24 +105,31 @@ async def drain(opened: OpenStore, output: Output, name: str) -> bool:
         output.say(f"drive {drive.hex()[:8]} takes nothing new from now on")
     chores = chores_of(opened)
     await rebalance(opened, chores, output)
-    living = await _living(opened, drive)
+    living = await _living(opened, drive) if drive in opened.drives else 0
     if len(await chores.layouts.live()) > 1 or living:
         output.say(
-            f"{count(living, 'fragment')} still on drive {drive.hex()[:8]}, waiting for other drives: "
-            "see `holdfast status`, then drain again"
+            f"not everything could be brought off drive {drive.hex()[:8]} ({count(living, 'fragment')} left there): "
+            "other drives are missing or full, see `holdfast status`, then drain again"
         )
         output.document({"drained": drive.hex(), "done": False, "left": living})
         return False
-    roster = {other: path for other, path in opened.attachments.places.items() if other in opened.local.status().roster}
-    roster.pop(drive, None)
-    await _set_roster(opened, roster, shrinking=True)
-    await _publish(opened, lambda layout: retire(layout, drive, State.GONE))
-    remove_kek(opened.disk, [directory])
-    remember(opened, {}, (drive,))
+    place = opened.attachments.places.get(drive)
+    await _let_go(opened, drive)
     await rebalance(opened, chores, output)
-    output.say(f"drive {drive.hex()[:8]} is empty: {directory} can be removed")
-    output.document({"drained": drive.hex(), "done": True, "path": str(directory)})
+    output.say(f"drive {drive.hex()[:8]} is done with: {place or 'it'} can be removed")
+    output.document({"drained": drive.hex(), "done": True, "path": str(place or "")})
     return True
+
+
+async def _let_go(opened: OpenStore, drive: DriveId) -> None:
+    """Take an empty drive out of the metadata's roster and of the layout, and the key off it."""
+    on_roster = opened.local.status().roster
+    roster = {other: path for other, path in opened.attachments.places.items() if other in on_roster and other != drive}
+    await _set_roster(opened, roster, shrinking=True)
+    if drive in opened.drives:
+        remove_kek(opened.disk, [opened.drives[drive].directory])
+    await _publish(opened, lambda layout: retire(layout, drive, State.GONE))
+    remember(opened, {}, (drive,))
 
 
 def _prepare(opened: OpenStore, directory: Path, *, in_place_of: DriveId | None = None) -> DriveId:

@@ -1,4 +1,4 @@
-"""The fence on each drive: processes of one run pass, those of another do not, and bytes that are no mark say nothing."""
+"""The fence on each drive: one run passes, another does not, and bytes that are no mark keep nobody out."""
 
 from pathlib import Path
 
