@@ -65,11 +65,15 @@ def check_writes(objects: Objects, *, is_writable: bool) -> None:
     if is_writable:
         objects.put(1, sizes=(3_000_000,))
         return
-    deadline = time.monotonic() + NOTICE_MAX_SECONDS
     with pytest.raises(ClientError) as refusal:
-        while time.monotonic() < deadline:
-            objects.put(1, sizes=(3_000_000,))
+        put_until_refused(objects)
     assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+
+
+def put_until_refused(objects: Objects) -> None:
+    deadline = time.monotonic() + NOTICE_MAX_SECONDS
+    while time.monotonic() < deadline:
+        objects.put(1, sizes=(3_000_000,))
 
 
 def replace(server: Server, lost: Sequence[Path]) -> None:
