@@ -5,9 +5,7 @@ settings in HOLDFAST_* variables (docs/operating/settings.md). No worker relies 
 """
 
 import asyncio
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,11 +24,6 @@ from holdfast.gateways.s3.metrics import GatewayCollector, Metrics, render
 from holdfast.gateways.s3.metrics_server import MetricsServer
 from holdfast.gateways.s3.settings import Services
 from holdfast.gateways.s3.settings import Settings as GatewaySettings
-
-SUPERVISOR_VARIABLE = "HOLDFAST_SUPERVISOR"
-"""The supervisor's process id, in its children."""
-
-_PR_SET_PDEATHSIG = 1
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -94,16 +87,6 @@ def _access_log(path: Path | None) -> AccessLog | None:
     return AccessLog(lambda line: os.write(descriptor, line))
 
 
-def end_with_supervisor() -> None:
-    """Have the kernel end this process when its supervisor dies. No effect without one."""
-    supervisor = os.environ.get(SUPERVISOR_VARIABLE)
-    if supervisor is None:
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != int(supervisor):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 _built: Application | None = None
 
 
@@ -111,7 +94,6 @@ async def application(scope: MutableMapping[str, Any], receive: Receive, send: S
     """The ASGI callable. It is put together at the first call, in the worker, when nothing will be forked any more."""
     global _built  # noqa: PLW0603  one for each process
     if _built is None:
-        end_with_supervisor()
         keep_freed_memory()
         _built = build(from_environment())
     await _built(scope, receive, send)

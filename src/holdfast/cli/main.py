@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from holdfast import __version__
-from holdfast.cli import settings as settings_module
 from holdfast.cli.commands import COMMANDS, with_settings
 from holdfast.cli.settings import OPTIONS, Settings
 from holdfast.core.errors import HoldfastError
@@ -37,12 +36,13 @@ def serve(settings: Settings) -> None:
     run(settings, click.echo)
 
 
-@main.command(hidden=True)
-def upkeep() -> None:
-    """Run upkeep until stopped: `serve` starts this."""
+@main.command()
+@with_settings(*(option.name for option in OPTIONS))
+def upkeep(settings: Settings) -> None:
+    """Run upkeep until stopped. `serve` does so by itself; this is for stores that another ASGI server serves."""
     from holdfast.cli.upkeep import run
 
-    run(settings_module.from_environment())
+    run(settings)
 
 
 for command in COMMANDS:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from holdfast.cli.affected import affected_objects
 from holdfast.cli.opening import OpenStore
 from holdfast.cli.output import Output, Progress, count, listed, size
+from holdfast.cli.status import missing_drives
 from holdfast.cli.turns import MOVING, InTurn
 from holdfast.cli.upkeep import Chores, chores_of, in_words
 from holdfast.core.errors import HoldfastError, Unavailable
 from holdfast.core.ids import ContentId
 from holdfast.drives.directory import DirectoryDrive
-from holdfast.placement import State
 from holdfast.upkeep.audit import Auditor, AuditRecord
 from holdfast.upkeep.fsck import Finding, Trouble, fsck
 from holdfast.upkeep.progress import load
@@ -85,16 +85,6 @@ async def scrub(opened: OpenStore, output: Output) -> bool:
         }
     )
     return not (bad or silent or missing)
-
-
-def missing_drives(opened: OpenStore) -> list[str]:
-    """Drives that the layout counts on and that are not open: where they were, or their ids."""
-    places = opened.attachments.places
-    return [
-        str(places.get(drive.id, drive.id.hex()))
-        for drive in opened.layout.drives
-        if drive.state is not State.GONE and drive.id not in opened.drives
-    ]
 
 
 async def repair(opened: OpenStore, output: Output) -> bool:

@@ -1,17 +1,10 @@
 """`holdfast serve`: make or find the store, say how to reach it, and keep its processes running.
 
-The supervisor is granian's main process; the workers are its children, and so is one upkeep process. It holds nothing
-open: whatever dies is started again and finds its own way, and when the supervisor dies its children end themselves.
+The supervisor (`supervisor.py`) has two children: granian's main process, whose children are the workers, and upkeep.
 """
 
 import json
-import logging
 import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +15,19 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from holdfast.cli.app import SUPERVISOR_VARIABLE
 from holdfast.cli.keys import REKEYED_NAME
 from holdfast.cli.opening import find_or_make, open_store, run_directory
 from holdfast.cli.settings import Settings
+from holdfast.cli.status import missing_drives
+from holdfast.cli.supervisor import DRAIN_SECONDS, RESPAWN_SECONDS, supervise
 from holdfast.cli.system import SystemClock, SystemRandomness
+from holdfast.cli.upkeep import run as run_upkeep
 from holdfast.core.errors import HoldfastError
 from holdfast.core.limits import KIB
 from holdfast.drives.os_disk import OsDisk
 
 ROOT_ACCESS_KEY_VARIABLE = "HOLDFAST_ROOT_ACCESS_KEY"
 ROOT_SECRET_KEY_VARIABLE = "HOLDFAST_ROOT_SECRET_KEY"  # noqa: S105  the name of a variable
-
-# A worker that dies at once would otherwise be started again without end.
-RESPAWN_SECONDS = 0.5
-
-# Requests in flight are given this long to end when the server is stopped; then they are cut off.
-DRAIN_SECONDS = 30
 
 # Head of a request: S3 allows 8 KiB of metadata headers, and presigned queries and SigV4 need some.
 HEADERS_MAX_BYTES = 64 * KIB
@@ -61,15 +50,9 @@ def serve(settings: Settings, echo: Callable[[str], None]) -> None:
     """Until SIGINT or SIGTERM. Raises HoldfastError when the store cannot be made or opened."""
     ready = _in_child(lambda: _prepare(settings))
     os.environ.update(settings.to_environment())
-    os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())
     for line in banner(settings, ready):
         echo(line)
-    upkeep = _Upkeep()
-    upkeep.start()
-    try:
-        _granian(settings).serve()
-    finally:
-        upkeep.stop()
+    supervise({"server": lambda: _granian(settings).serve(), "upkeep": lambda: run_upkeep(settings)})
 
 
 def banner(settings: Settings, ready: Ready) -> list[str]:
@@ -107,7 +90,7 @@ async def _open_once(settings: Settings, made: bool) -> Ready:
             access_key=access_key,
             secret_key=secret,
             drives=len(opened.drives),
-            missing=[str(path) for path in opened.site.missing],
+            missing=sorted({*map(str, opened.site.missing), *missing_drives(opened)}),
             code=str(opened.code),
             warnings=[*opened.site.warnings, *map(_unnamed, opened.site.unnamed)],
         )
@@ -179,33 +162,3 @@ _LOGGING: dict[str, Any] = {
     "loggers": {"_granian": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
 }
-
-
-class _Upkeep:
-    """The upkeep process, started again when it dies."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(DRAIN_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            begun = time.monotonic()
-            self._process = subprocess.Popen([sys.executable, "-m", "holdfast.cli.main", "upkeep"])
-            status = self._process.wait()
-            if not self._stopping.is_set():
-                logging.getLogger(__name__).warning("upkeep ended with status %d; it is started again", status)
-            self._stopping.wait(max(0.0, RESPAWN_SECONDS - (time.monotonic() - begun)))

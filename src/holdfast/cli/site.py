@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk
-from holdfast.core.errors import AlreadyExists, HoldfastError, InvalidRequest
+from holdfast.core.errors import AlreadyExists, Corrupt, HoldfastError, InvalidRequest
 from holdfast.core.ids import DriveId, StoreId, new_store_id
 from holdfast.drives.identity import (
     JOURNAL_NAME,
@@ -201,7 +201,13 @@ def undo_unfinished(disk: Disk, directories: Sequence[Path]) -> bool:
     for path in directories:
         if not disk.exists(path / JOURNAL_NAME):
             continue
-        journal = msgspec.json.decode(disk.read_file(path / JOURNAL_NAME), type=_Journal)
+        try:
+            journal = msgspec.json.decode(disk.read_file(path / JOURNAL_NAME), type=_Journal)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Corrupt(
+                f"{path / JOURNAL_NAME} cannot be read ({error}): the making of a store was cut off; empty its "
+                "directories by hand and start again"
+            ) from None
         if path.resolve() != Path(journal.directories[0]):
             raise InvalidRequest(
                 f"{path / JOURNAL_NAME} was written when this directory was {journal.directories[0]}: the making of "

@@ -88,6 +88,16 @@ async def _drive_status(opened: OpenStore, drive: DriveId, state: State | None, 
     return DriveStatus(drive, str(path or ""), attached is not None, said or words[state], usage, role)
 
 
+def missing_drives(opened: OpenStore) -> list[str]:
+    """Drives that the layout counts on and that are not open: where they were, or their ids."""
+    places = opened.attachments.places
+    return [
+        str(places.get(drive.id, drive.id.hex()))
+        for drive in opened.layout.drives
+        if drive.state is not State.GONE and drive.id not in opened.drives
+    ]
+
+
 def show_drives(output: Output, drives: list[DriveStatus]) -> None:
     rows = [
         [

@@ -12,7 +12,6 @@ from functools import partial
 
 import uvloop
 
-from holdfast.cli.app import end_with_supervisor
 from holdfast.cli.catalogue import RowCatalogue, open_tag
 from holdfast.cli.opening import META_NAME, OpenStore, open_store
 from holdfast.cli.placing import RowLayouts
@@ -121,7 +120,6 @@ class CompactableDrive:
 
 def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT."""
-    end_with_supervisor()
     keep_freed_memory()
     try:
         uvloop.run(_run(settings))

@@ -79,7 +79,13 @@ def inspect_directory(disk: Disk, directory: Path) -> DirectoryState:
         raise _mapped(error, directory) from error
     if IDENTITY_NAME in names:
         return DirectoryState.DRIVE
-    return DirectoryState.FOREIGN if set(names) - _HARMLESS else DirectoryState.EMPTY
+    return DirectoryState.EMPTY if all(map(_is_harmless, names)) else DirectoryState.FOREIGN
+
+
+def _is_harmless(name: str) -> bool:
+    """Nothing of anybody's: the file system's own, or what a cut left of an identity or a journal that was being
+    written (`Disk.replace_file`)."""
+    return name in _HARMLESS or (name.startswith(".holdfast.") and name.endswith(".tmp"))
 
 
 def create_drive(disk: Disk, randomness: Randomness, directory: Path, store: StoreId) -> Identity:
