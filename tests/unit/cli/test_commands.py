@@ -1,0 +1,65 @@
+"""What the commands say of themselves, and how they end when called wrongly."""
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from holdfast.cli.main import main
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    """Every command, hidden ones left out."""
+    found: list[tuple[tuple[str, ...], click.Command]] = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += commands(command, (*path, name))
+        elif not command.hidden:
+            found.append(((*path, name), command))
+    return found
+
+
+ALL = commands(main)
+
+
+def test_what_an_operator_needs_is_there() -> None:
+    assert {" ".join(path) for path, _ in ALL} >= {
+        "serve", "status", "scrub", "repair", "fsck", "recode",
+        "drive list", "drive add", "drive replace", "drive drain",
+        "keyring backup", "keyring restore", "keyring verify", "keyring detach", "keyring attach", "keyring rotate",
+        "metadata backup", "metadata restore",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_help_reads_well(path: tuple[str, ...], command: click.Command) -> None:
+    said = CliRunner().invoke(main, [*path, "--help"])
+    assert said.exit_code == 0
+    assert "DIR..." in said.output
+    assert command.help is not None
+    assert command.help.split("\n")[0].endswith(".")
+    for parameter in command.params:
+        assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("path", [path for path, _ in ALL if path[0] != "serve" and len(path) == 1])
+def test_a_directory_without_a_drive_is_no_store(path: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = CliRunner().invoke(main, [*path, str(tmp_path / "empty")])
+    assert said.exit_code == 1
+    assert "is no Holdfast drive: mount the disk that belongs there" in said.output
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_no_directory_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOLDFAST_DRIVES", raising=False)
+    said = CliRunner().invoke(main, ["status"])
+    assert said.exit_code == 1
+    assert "name at least one directory" in said.output
+
+
+def test_detach_wants_one_place_for_the_key(tmp_path: Path) -> None:
+    said = CliRunner().invoke(main, ["keyring", "detach", str(tmp_path)])
+    assert said.exit_code == 2
+    assert "give one of" in said.output
