@@ -4,6 +4,9 @@ import shutil
 import time
 from pathlib import Path
 
+from holdfast.cli.system import SystemRandomness
+from holdfast.drives.identity import create_drive, read_identity
+from holdfast.drives.os_disk import OsDisk
 from holdfast.testing.server import Server
 from tests.integration.conftest import StartServer
 from tests.integration.operator import Objects, command
@@ -74,6 +77,9 @@ def test_what_is_no_new_drive_is_refused(start_server: StartServer, tmp_path: Pa
     ):
         said = command(server, "drive", "add", path)
         assert (said.status, reason in said.errors) == (1, True), said.errors
+    # A command that was cut off after it made the drive: the same one goes on.
+    create_drive(OsDisk(), SystemRandomness(), tmp_path / "begun", read_identity(OsDisk(), server.directories[0]).store)
+    command(server, "drive", "add", tmp_path / "begun").well()
     server.stop()
     lost = server.directories[1]
     shutil.rmtree(lost)

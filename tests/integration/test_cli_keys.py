@@ -46,13 +46,20 @@ def test_detached_to_a_file_and_back(start_server: StartServer, tmp_path: Path) 
     assert inside.status == 1
     assert "keep the key elsewhere" in inside.errors
     file = tmp_path / "kek"
+    key = (server.directories[1] / "keys" / "kek").read_bytes()
     command(server, "keyring", "detach", "--kek-file", file).well()
     assert file.stat().st_mode & 0o777 == 0o600
     assert not [path for drive in server.directories for path in drive.glob("keys/*")]
     objects.put(3)
     said = command(server, "status")
     assert said.status == 1
-    assert "give --kek-file" in said.errors
+    assert "detached from the drives: give --kek-file" in said.errors
+    old = server.directories[1] / "keys" / "kek"
+    old.write_bytes(key)
+    said = command(server, "status")
+    assert said.status == 1
+    assert "an old one, from before it was detached: give --kek-file" in said.errors
+    old.unlink()
     refused = command(server, "keyring", "rotate", "--kek-file", file)
     assert refused.status == 1
     assert "restart the server first" in refused.errors
@@ -117,6 +124,30 @@ def test_metadata_of_a_live_store_is_backed_up_and_restored(start_server: StartS
     objects.check()
     objects.put(3)
     command(server, "fsck").well()
+
+
+def test_a_restore_that_was_cut_off_is_ended_by_another(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(2)
+    objects = Objects(server)
+    objects.put(3)
+    command(server, "metadata", "backup", tmp_path / "backup").well()
+    then = dict(objects.kept)
+    objects.put(3)
+    server.stop()
+    # As a kill between the two renames of the first drive leaves it.
+    first, second = server.directories
+    for drive in (first, second):
+        (drive / "meta.restoring").touch()
+    (first / "meta").rename(first / "meta.old")
+    (first / "meta.new").mkdir()
+    said = command(server, "status")
+    assert said.status == 1
+    assert "give the same command again" in said.errors
+    command(server, "metadata", "restore", tmp_path / "backup").well()
+    assert sorted(path.name for path in first.glob("meta*")) == ["meta"]
+    server.start()
+    objects.kept = then
+    objects.check()
 
 
 def test_a_backup_older_than_the_grace_says_what_is_gone(start_server: StartServer, tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ async def replace_lost(opened: OpenStore, output: Output, old_name: str, directo
     new = _prepare(opened, directory, in_place_of=old)
     if old in opened.local.status().roster:
         await opened.local.replace_drives({new: directory / META_NAME}, heirs={old: new})
+    if old in opened.drives:
+        remove_kek(opened.disk, [opened.drives[old].directory])
     await _publish(opened, lambda layout: replace_drive(layout, old, _entry(opened, new, directory)))
     remember(opened, {new: directory}, (old,))
     await opened.attachments.look()

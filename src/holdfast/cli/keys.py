@@ -130,7 +130,14 @@ class HeldKeys:
         except NotFound:
             raise Unavailable("the metadata holds no keyring: the store was not made to the end") from None
         kek = await sources.find(row.value)
-        return cls(sources, row, kek, unwrap_keyring(row.value, kek))
+        try:
+            return cls(sources, row, kek, unwrap_keyring(row.value, kek))
+        except AccessDenied:
+            if sources.kek_file is not None or kek.passphrase is not None:
+                raise
+            raise AccessDenied(
+                "the key on the drives is an old one, from before it was detached: give --kek-file"
+            ) from None
 
     async def follow(self, meta: Meta) -> None:
         """Take up the keyring that the metadata holds now. Raises AccessDenied when it is wrapped under a key that this

@@ -4,8 +4,9 @@ A restore brings back the rows of the backup's moment; the blocks that they name
 deleted since. So what is deleted is kept for the grace: any younger backup restores whole. What an older one cannot
 bring back is named, object by object.
 
-The restored metadata is made beside the old and takes its place by renames, with an epoch above every older one. Cut
-off anywhere, the same command begins again; until it ends, the store does not start or starts with the old.
+The restored metadata is made beside the old and takes its place by renames, with an epoch above every older one. While
+it does, a marker on each drive keeps the store from being opened, and keeps the keyring of today: cut off anywhere, the
+same command begins again.
 """
 
 import shutil
@@ -13,7 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from holdfast.cli.affected import affected_objects
-from holdfast.cli.opening import META_NAME, OpenStore, find_store, open_metadata, open_store, run_directory
+from holdfast.cli.opening import (
+    META_NAME,
+    RESTORING_NAME,
+    OpenStore,
+    find_store,
+    open_metadata,
+    open_store,
+    run_directory,
+)
 from holdfast.cli.output import Output, count, listed
 from holdfast.cli.settings import Settings, default_code
 from holdfast.cli.site import Site
@@ -65,14 +74,17 @@ async def restore(settings: Settings, output: Output, path: Path, *, force: bool
         with lock:
             if not run.join():
                 raise Unavailable("the store is open: stop the server, and every command on it, first")
-            _replace(path, site, disk, randomness.bytes(16))
+            _replace(path, site, disk, randomness.bytes(16), keyring)
     finally:
         lock.close()
         run.close()
-    if keyring is not None:
+    if keyring:
         # The keys of today open what was sealed then, and today's key-encryption key opens them.
         async with await open_metadata(settings, find_store(settings, disk), disk, randomness) as local:
             await local.commit([Put(KEYRING, keyring)], token=new_token(randomness))
+    for drive in site.drives.values():
+        disk.unlink(drive / RESTORING_NAME)
+        disk.sync_directory(drive)
     async with open_store(settings) as opened:
         return await _check(opened, output, path)
 
@@ -91,16 +103,19 @@ def _check_backup(disk: Disk, path: Path, site: Site) -> None:
         raise InvalidRequest(f"{path} is of store {store.hex()}, these drives are of {site.store.hex()}")
 
 
-async def _present_keyring(settings: Settings, site: Site, disk: Disk) -> bytes | None:
-    """The keyring as it is wrapped now, if the metadata can still be read."""
+async def _present_keyring(settings: Settings, site: Site, disk: Disk) -> bytes:
+    """The keyring as it is wrapped now, if the metadata can still be read, or could when this was begun; else empty."""
+    for drive in site.drives.values():
+        if disk.exists(drive / RESTORING_NAME):
+            return disk.read_file(drive / RESTORING_NAME)
     try:
         async with await open_metadata(settings, site, disk, SystemRandomness()) as local:
             return (await local.get(KEYRING)).value
     except HoldfastError:
-        return None
+        return b""
 
 
-def _replace(path: Path, site: Site, disk: Disk, identity: bytes) -> None:
+def _replace(path: Path, site: Site, disk: Disk, identity: bytes, keyring: bytes) -> None:
     """Make the restored metadata on every drive, and put it in place. Nobody else has the store open."""
     fences = [raise_fence(disk, drive / META_NAME, identity) for drive in site.drives.values()]
     try:
@@ -119,6 +134,8 @@ def _replace(path: Path, site: Site, disk: Disk, identity: bytes) -> None:
             disk=disk,
             epoch=max(epochs) + EPOCHS_UNSEEN_MAX if epochs else FIRST_EPOCH,
         )
+        for drive in site.drives.values():
+            disk.replace_file(drive / RESTORING_NAME, keyring)
         for drive in site.drives.values():
             _swap(disk, drive)
         for directory in _inside(site.drives, OLD_NAME).values():

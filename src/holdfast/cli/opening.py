@@ -55,6 +55,9 @@ BLOCK_BYTES = 1 * MIB
 
 META_NAME = "meta"
 
+RESTORING_NAME = "meta.restoring"
+"""On a drive: a metadata restore is under way, and until it ends the metadata may be of two histories."""
+
 # Every process of a store meets here. The name follows from the store alone, so that none can miss the others.
 RUN_ROOT = Path("/dev/shm")  # noqa: S108  a tmpfs on every Linux; ownership is checked
 
@@ -152,6 +155,7 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
     clock, randomness = SystemClock(), SystemRandomness()
     disk: Disk = OsDisk() if settings.sync == "strict" else RelaxedDisk(OsDisk())
     site = find_store(settings, disk)
+    _check_restored(site, disk)
     async with AsyncExitStack() as stack:
         local = await stack.enter_async_context(await open_metadata(settings, site, disk, randomness))
         keys = await HeldKeys.open(local, key_sources(settings, site, disk))
@@ -246,6 +250,12 @@ def find_store(settings: Settings, disk: Disk) -> Site:
             "`holdfast serve DIR...`"
         )
     return site
+
+
+def _check_restored(site: Site, disk: Disk) -> None:
+    for path in site.drives.values():
+        if disk.exists(path / RESTORING_NAME):
+            raise Unavailable(f"a metadata restore was cut off ({path / RESTORING_NAME}): give the same command again")
 
 
 async def open_metadata(settings: Settings, site: Site, disk: Disk, randomness: Randomness) -> LocalMeta:
