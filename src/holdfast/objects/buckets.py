@@ -11,7 +11,7 @@ from holdfast.core.errors import AlreadyExists, InvalidRequest, NotFound, Precon
 from holdfast.core.ids import new_token
 from holdfast.core.ranges import KeyRange, prefix_end, prefix_range
 from holdfast.meta.interface import Delete, Expectation, HasToken, IsAbsent, IsEmpty, Meta, Put, Row
-from holdfast.objects.errors import BucketNotEmpty, Contended, NoSuchBucket
+from holdfast.objects.errors import BucketNotEmpty, Contended, NoSuchBucket, UploadsInFlight
 from holdfast.objects.model import Bucket, Versioning
 from holdfast.objects.names import check_bucket_name
 from holdfast.objects.rows import (
@@ -122,7 +122,7 @@ class Buckets:
         ]
 
     async def delete(self, name: str) -> None:
-        """Raises NoSuchBucket, BucketNotEmpty."""
+        """Raises NoSuchBucket, BucketNotEmpty, and UploadsInFlight when nothing else keeps the bucket."""
         for _ in range(ATTEMPTS_MAX_COUNT):
             bucket = await self.read(name)
             expecting: list[Expectation] = [
@@ -133,9 +133,11 @@ class Buckets:
             try:
                 await self._meta.commit([Delete(bucket.expectation.key)], expecting, token=new_token(self._randomness))
             except PreconditionFailed as error:
-                if error.failed and 0 not in error.failed:
-                    raise BucketNotEmpty(f"the bucket {name} still holds objects or uploads") from None
-                continue
+                if not error.failed or 0 in error.failed:
+                    continue
+                if 1 in error.failed:
+                    raise BucketNotEmpty(f"the bucket {name} still holds objects") from None
+                raise UploadsInFlight(f"the bucket {name} still holds uploads") from None
             self._cache.pop(name, None)
             return
         raise Contended(f"the bucket {name} keeps changing")

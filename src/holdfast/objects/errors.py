@@ -3,10 +3,12 @@
     NotFound
     ├── NoSuchBucket
     ├── NoSuchObject        no current version: never put, deleted, or a delete marker on top
+    │   └── MarkedDeleted   the delete marker on top
     ├── NoSuchVersion       the key may be there, that version is not
     └── NoSuchUpload        never started, completed with other parts, aborted or expired
     PreconditionFailed
     ├── BucketNotEmpty
+    │   └── UploadsInFlight only uploads are left in it
     └── ConditionFailed     a condition of the caller on the current version
     Unavailable
     ├── Contended           too many writers of one key
@@ -23,6 +25,7 @@ As in `core.errors`, `code` is stable and the message is for people.
 """
 
 from holdfast.core.errors import InvalidRequest, NotFound, PreconditionFailed, Unavailable
+from holdfast.objects.model import ObjectInfo
 
 
 class NoSuchBucket(NotFound):
@@ -35,6 +38,16 @@ class NoSuchObject(NotFound):
     """The key has no current version."""
 
     code = "no_such_object"
+
+
+class MarkedDeleted(NoSuchObject):
+    """The newest version is a delete marker."""
+
+    code = "marked_deleted"
+
+    def __init__(self, marker: ObjectInfo) -> None:
+        super().__init__("the newest version of the key is a delete marker")
+        self.marker = marker
 
 
 class NoSuchVersion(NotFound):
@@ -50,9 +63,15 @@ class NoSuchUpload(NotFound):
 
 
 class BucketNotEmpty(PreconditionFailed):
-    """The bucket still holds a version, a delete marker or an upload."""
+    """The bucket still holds a version or a delete marker."""
 
     code = "bucket_not_empty"
+
+
+class UploadsInFlight(BucketNotEmpty):
+    """The bucket holds no version, but uploads that were neither completed nor aborted."""
+
+    code = "uploads_in_flight"
 
 
 class ConditionFailed(PreconditionFailed):

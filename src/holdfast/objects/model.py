@@ -1,6 +1,6 @@
 """What the product's own API speaks of: buckets, objects, versions, uploads. Values only, no behaviour."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -55,6 +55,9 @@ class ObjectInfo:
     """By algorithm in lower case ("crc32c", "sha256", ...), base64, with "-N" behind a composite one."""
     parts: tuple[int, ...] = ()
     """Sizes of the parts of a multipart object, in order; empty for one that was put whole."""
+    part_checksums: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By algorithm, the checksums of those parts, as far as all of them have one."""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,33 @@ class PutOptions:
     stored then); returns the checksums to keep with the object (`ObjectInfo.checksums`)."""
     size: int | None = None
     """The body's length when it is known in advance; a body of another length is refused."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    checksum: tuple[str, str] | None = None
+    """Of an upload in parts: algorithm and type of the checksum that it is to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """What to copy: a version of an object, the newest unless one is named."""
+
+    bucket: str
+    key: str
+    version: str | None = None
+    check: Callable[[ObjectInfo], None] | None = None
+    """Called with the source as it was found; raises to refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """What a copy has instead of what its source has; None is as the source."""
+
+    headers: Mapping[str, str] | None = None
+    user_metadata: Mapping[str, str] | None = None
+    tags: Mapping[str, str] | None = None
+    checksum: str | None = None
+    """The algorithm of the copy's checksum."""
+    conditions: Conditions = NO_CONDITIONS
+    """Of the version that the copy replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +142,22 @@ class Part:
     etag: str
     modified_ns: int
     checksums: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy, and the version that it was made of."""
+
+    made: ObjectInfo
+    source: ObjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedPart:
+    """A part that was copied, and the version that it was made of."""
+
+    made: Part
+    source: ObjectInfo
 
 
 @dataclass(frozen=True, slots=True)

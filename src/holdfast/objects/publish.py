@@ -69,8 +69,8 @@ class Publisher:
     ) -> VersionRow:
         """Make `draft` the newest version, together with the changes of `extra`.
 
-        Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), Contended, and PreconditionFailed when an
-        expectation of `extra` does not hold, with its position in `extra.expecting`.
+        Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), Contended, ContentGone (of `extra.taken`), and
+        PreconditionFailed when an expectation of `extra` does not hold, with its position in `extra.expecting`.
         """
         for _ in range(ATTEMPTS_MAX_COUNT):
             bucket = await self._buckets.open(bucket_name)
@@ -212,7 +212,8 @@ class Publisher:
         """Whether the commit went through; False when somebody else was faster and all must be read again."""
         released: list[ContentId] = [content for step in steps for content in step.released]
         try:
-            dropped = await self._references.move(dropped=released) if released else Prepared()
+            moved = released or extra.taken
+            dropped = await self._references.move(extra.taken, released) if moved else Prepared()
         except Overtaken:
             return False
         changes: list[Change] = [change for step in steps for change in step.changes]

@@ -24,12 +24,21 @@ class Prepared:
 
     changes: list[Change] = field(default_factory=list)
     expecting: list[Expectation] = field(default_factory=list)
+    taken: list[ContentId] = field(default_factory=list)
+    """Contents that gain a reference. Counted by whoever commits, together with what the commit drops: one commit
+    holds one change of a row."""
 
 
 class Overtaken(Unavailable):
     """Another writer was faster: read again."""
 
     code = "overtaken"
+
+
+class ContentGone(NoSuchObject):
+    """A content to refer to is gone or condemned: whatever named it was deleted meanwhile."""
+
+    code = "content_gone"
 
 
 class References:
@@ -47,9 +56,9 @@ class References:
     async def move(self, taken: Iterable[ContentId] = (), dropped: Iterable[ContentId] = ()) -> Prepared:
         """Take one reference for each of `taken`, drop one for each of `dropped`; contents may occur several times.
 
-        The last reference condemns. Raises NoSuchObject when a content to take is gone or condemned: whatever named
-        it was deleted meanwhile. Raises Overtaken when a content has fewer references than are to be dropped: the
-        rows that named it were read before somebody else dropped theirs.
+        The last reference condemns. Raises ContentGone when a content to take is gone or condemned. Raises Overtaken
+        when a content has fewer references than are to be dropped: the rows that named it were read before somebody
+        else dropped theirs.
         """
         balance = Counter(taken)
         gains = set(balance)
@@ -66,7 +75,7 @@ class References:
     def _count(self, prepared: Prepared, content: ContentId, found: Row | None, change: int, *, taking: bool) -> None:
         row = ContentRow.decode(found.value) if found is not None else None
         if taking and (row is None or row.condemned_ns):
-            raise NoSuchObject("the content was deleted meanwhile")
+            raise ContentGone("the content was deleted meanwhile")
         if found is None or row is None or row.refs + change < 0:
             raise Overtaken(f"content {content.hex()} has fewer references than were to be dropped")
         refs = row.refs + change

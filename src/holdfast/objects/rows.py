@@ -6,8 +6,8 @@ A key is one letter, which names the table, and components that keep their order
 whose first element is the version of their shape; `SealedMeta` seals them. Two invariants hold between rows:
 
 - A key that has any version has an `O` row, its newest version, delete marker or not. `V` rows are the older ones.
-- A content's `refs` is the number of version, part and composite rows that name it. At zero it is condemned: it gets a
-  `D` row, ordered by time, and only from there its fragments are deleted.
+- A content's `refs` is the number of rows that name it: versions, parts, and extents of composites and copied parts.
+  At zero it is condemned: it gets a `D` row, ordered by time, and only from there its fragments are deleted.
 """
 
 from typing import ClassVar, Self
@@ -74,6 +74,7 @@ class BucketRow(_Value, frozen=True):
     created_ns: int
     versioning: str
     region: str = ""
+    tags: dict[str, str] = {}
 
 
 class VersionRow(_Value, frozen=True):
@@ -98,6 +99,7 @@ class VersionRow(_Value, frozen=True):
     content: bytes | None
     """The content's id, or None when `inline` holds all of the bytes."""
     inline: bytes
+    tags: dict[str, str] = {}
 
 
 class Extent(msgspec.Struct, array_like=True, frozen=True):
@@ -109,7 +111,10 @@ class Extent(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ContentRow(_Value, frozen=True):
-    """Bytes in blocks. Simple: one tree. Composite: extents of simple contents, each of which counts it in `refs`."""
+    """Bytes in blocks. Simple: one tree. Composite: extents of simple contents, each of which counts it in `refs`.
+
+    A content that was coded anew became a composite of its successor, so an extent may lead to another composite.
+    """
 
     shape: int
     refs: int
@@ -128,6 +133,8 @@ class ContentRow(_Value, frozen=True):
     """Matrix, k and m that data blocks were asked to be spread by; ("", 0, 0) for a composite."""
     layout_version: int
     """The newest layout that every block is known to be placed by."""
+    part_checksums: dict[str, list[str]] = {}
+    """Of a multipart object, by algorithm, those of the parts in their order."""
 
 
 class UploadRow(_Value, frozen=True):
@@ -137,6 +144,8 @@ class UploadRow(_Value, frozen=True):
     headers: dict[str, str]
     user_metadata: dict[str, str]
     checksums: dict[str, str]
+    """The checksum that the object is to have: its type ("FULL_OBJECT", "COMPOSITE") by its algorithm."""
+    tags: dict[str, str] = {}
 
 
 class PartRow(_Value, frozen=True):
@@ -146,7 +155,9 @@ class PartRow(_Value, frozen=True):
     modified_ns: int
     checksums: dict[str, str]
     content: bytes | None
-    """None for an empty part."""
+    """None for an empty part, and for one that was copied."""
+    extents: list[Extent] = []
+    """What a part that was copied is made of; each extent counts in the `refs` of its content."""
 
 
 class CompletedRow(_Value, frozen=True):

@@ -18,8 +18,16 @@ from holdfast.meta.interface import Meta
 from holdfast.objects.buckets import Buckets, OpenBucket
 from holdfast.objects.buffers import BufferPool
 from holdfast.objects.contents import Contents
+from holdfast.objects.copies import Copies
 from holdfast.objects.digests import Digester
-from holdfast.objects.errors import Contended, NoSuchObject, NoSuchVersion, SessionExpired
+from holdfast.objects.errors import (
+    Contended,
+    MarkedDeleted,
+    NoSuchObject,
+    NoSuchVersion,
+    SessionExpired,
+    UploadsInFlight,
+)
 from holdfast.objects.ingest import Received, receive
 from holdfast.objects.listing import Lister
 from holdfast.objects.model import (
@@ -28,6 +36,10 @@ from holdfast.objects.model import (
     Bucket,
     CompletedPart,
     Conditions,
+    Copied,
+    CopiedPart,
+    CopyOptions,
+    CopySource,
     Deleted,
     Listing,
     ObjectInfo,
@@ -42,8 +54,11 @@ from holdfast.objects.publish import Publisher
 from holdfast.objects.references import References
 from holdfast.objects.rows import PartRow, VersionRow, bucket_row_key, object_row_key
 from holdfast.objects.sessions import Sessions
-from holdfast.objects.uploads import Uploads
+from holdfast.objects.uploads import OpenUpload, Uploads
 from holdfast.objects.versions import Draft, info
+
+# Another round is needed only when an upload was started in the middle of the one before.
+DELETE_ATTEMPTS_MAX_COUNT = 16
 
 # Blocks of all uploads of a process that are filling or in work; with what sealing and coding make of them this is
 # what uploads may hold of its memory.
@@ -100,11 +115,21 @@ class Store:
         self._hashing = parts.hashing
         self._pool = BufferPool(parts.block_bytes, BUFFERS_COUNT)
         self._buckets = Buckets(parts.meta, parts.clock, parts.randomness)
-        references = References(parts.meta, parts.clock)
+        self._references = references = References(parts.meta, parts.clock)
         self._publisher = Publisher(parts.meta, self._buckets, references, parts.clock, parts.randomness)
         self._lister = Lister(parts.meta)
         self._uploads = Uploads(
             parts.meta, self._buckets, references, self._publisher, parts.sessions, parts.clock, parts.randomness
+        )
+        self._copies = Copies(
+            self._find,
+            self._put_part,
+            parts.contents,
+            references,
+            self._publisher,
+            self._uploads,
+            parts.hashing,
+            parts.clock,
         )
 
     # Buckets
@@ -118,8 +143,13 @@ class Store:
         return (await self._buckets.read(name)).public()
 
     async def delete_bucket(self, name: str) -> None:
-        """Raises NoSuchBucket, BucketNotEmpty."""
-        await self._buckets.delete(name)
+        """Uploads in flight do not keep a bucket: they are aborted with it. Raises NoSuchBucket, BucketNotEmpty."""
+        for _ in range(DELETE_ATTEMPTS_MAX_COUNT):
+            try:
+                return await self._buckets.delete(name)
+            except UploadsInFlight:
+                await self._uploads.abort_all(name)
+        raise Contended(f"uploads into the bucket {name} keep being started")
 
     async def list_buckets(self, *, after: str = "", prefix: str = "", limit: int = 1000) -> list[Bucket]:
         """In the order of names, from behind `after`."""
@@ -150,6 +180,7 @@ class Store:
             content=received.content,
             inline=received.inline,
             unique=self._publisher.unique(),
+            tags=options.tags,
         )
         async with self._discarding(received):
             row = await self._publisher.put(bucket, encoded, draft, options.conditions, received.prepared)
@@ -158,7 +189,7 @@ class Store:
     async def object_info(self, bucket: str, key: str, version: str | None = None) -> ObjectInfo:
         """Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest."""
         row, latest = await self._find(bucket, key, version)
-        return info(key, row, latest=latest, parts=await self._parts(row))
+        return await self._info(key, row, latest=latest)
 
     async def open_object(self, bucket: str, key: str, version: str | None = None) -> ObjectReader:
         """Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest.
@@ -166,9 +197,17 @@ class Store:
         What is read is the version that was newest in this moment, even when it is replaced while it is read.
         """
         row, latest = await self._find(bucket, key, version)
-        found = info(key, row, latest=latest, parts=await self._parts(row))
+        found = await self._info(key, row, latest=latest)
         content = ContentId(row.content) if row.content is not None else None
         return ObjectReader(found, row.inline, content, self._contents)
+
+    async def copy_object(self, source: CopySource, bucket: str, key: str, options: CopyOptions) -> Copied:
+        """Put a version on top of a key that has the bytes of another. No data is written.
+
+        Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest, ConditionFailed, and whatever `source.check`
+        raises.
+        """
+        return await self._copies.copy_object(source, bucket, encode_key(key), options)
 
     async def delete_object(
         self, bucket: str, key: str, version: str | None = None, conditions: Conditions = NO_CONDITIONS
@@ -223,26 +262,23 @@ class Store:
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> Upload:
         """Raises NoSuchBucket, InvalidName."""
-        return await self._uploads.create(bucket, encode_key(key), options, {})
+        return await self._uploads.create(bucket, encode_key(key), options)
 
     async def put_part(
         self, bucket: str, key: str, upload_id: str, number: int, body: Body, options: PutOptions
     ) -> Part:
         """Store a part; one of the same number is replaced. Raises as `put_object`, and NoSuchUpload."""
-        if not 1 <= number <= PARTS_MAX_COUNT:
-            raise InvalidRequest(f"part numbers run from 1 to {PARTS_MAX_COUNT}")
-        upload = await self._uploads.open(bucket, encode_key(key), upload_id)
-        received = await self._receive(body, options, size_max=PART_MAX_BYTES, inline_max=0)
-        row = PartRow(
-            PartRow.SHAPE,
-            received.digests.size,
-            received.digests.values["md5"].hex(),
-            self._clock.now_ns(),
-            received.checksums,
-            received.content,
-        )
-        async with self._discarding(received):
-            return await self._uploads.put_part(upload, number, row, received.prepared)
+        return await self._put_part(await self._open_part(bucket, key, upload_id, number), number, body, options)
+
+    async def copy_part(
+        self, source: CopySource, wanted: ByteRange | None, bucket: str, key: str, upload_id: str, number: int
+    ) -> CopiedPart:
+        """Make a part of a range of an object, or of all of it. No data is written, but for what is kept inline.
+
+        Raises as `put_part` and as `copy_object`.
+        """
+        upload = await self._open_part(bucket, key, upload_id, number)
+        return await self._copies.copy_part(source, wanted, upload, number)
 
     async def list_parts(
         self, bucket: str, key: str, upload_id: str, *, after: int = 0, limit: int = 1000
@@ -278,6 +314,24 @@ class Store:
         await self._uploads.abort(await self._uploads.open(bucket, encode_key(key), upload_id))
 
     # What several of them share
+
+    async def _open_part(self, bucket: str, key: str, upload_id: str, number: int) -> OpenUpload:
+        if not 1 <= number <= PARTS_MAX_COUNT:
+            raise InvalidRequest(f"part numbers run from 1 to {PARTS_MAX_COUNT}")
+        return await self._uploads.open(bucket, encode_key(key), upload_id)
+
+    async def _put_part(self, upload: OpenUpload, number: int, body: Body, options: PutOptions) -> Part:
+        received = await self._receive(body, options, size_max=PART_MAX_BYTES, inline_max=0)
+        row = PartRow(
+            PartRow.SHAPE,
+            received.digests.size,
+            received.digests.values["md5"].hex(),
+            self._clock.now_ns(),
+            received.checksums,
+            received.content,
+        )
+        async with self._discarding(received):
+            return await self._uploads.put_part(upload, number, row, received.prepared)
 
     async def _receive(
         self, body: Body, options: PutOptions, *, size_max: int = PART_MAX_BYTES, inline_max: int | None = None
@@ -323,20 +377,11 @@ class Store:
             return current, True
         raise AssertionError("unreachable: a bucket is current or is looked up again")
 
-    async def _parts(self, row: VersionRow) -> tuple[int, ...]:
+    async def _info(self, key: str, row: VersionRow, *, latest: bool) -> ObjectInfo:
         if row.content is None or "-" not in row.etag:
-            return ()
-        return await self._contents.parts(ContentId(row.content))
-
-
-class MarkedDeleted(NoSuchObject):
-    """The newest version is a delete marker."""
-
-    code = "marked_deleted"
-
-    def __init__(self, marker: ObjectInfo) -> None:
-        super().__init__("the newest version of the key is a delete marker")
-        self.marker = marker
+            return info(key, row, latest=latest)
+        _, content = await self._references.read(ContentId(row.content))
+        return info(key, row, latest=latest, parts=tuple(content.parts), part_checksums=content.part_checksums)
 
 
 __all__ = ["MarkedDeleted", "ObjectReader", "SessionExpired", "Store", "StoreParts"]

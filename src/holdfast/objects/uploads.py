@@ -55,6 +55,15 @@ from holdfast.objects.versions import Draft, info
 UPLOAD_ID_BYTES = 16
 _SCAN_COUNT = 1000
 
+# Rows that one commit of an abort may change, safely below what a commit may hold.
+_ABORT_CHANGES_MAX_COUNT = 12_000
+
+# 5 GiB of an object whose parts are as short as S3 allows are 1,024; and a part must fit a commit of an abort.
+PART_EXTENTS_MAX_COUNT = 4096
+
+# An extent takes up to 37 bytes of the composite's row, which also holds the parts' sizes and checksums.
+EXTENTS_MAX_COUNT = 32_768
+
 
 @dataclass(frozen=True, slots=True)
 class OpenUpload:
@@ -96,7 +105,7 @@ class Uploads:
         self._clock = clock
         self._randomness = randomness
 
-    async def create(self, bucket_name: str, key: bytes, options: PutOptions, checksums: dict[str, str]) -> Upload:
+    async def create(self, bucket_name: str, key: bytes, options: PutOptions) -> Upload:
         """Raises NoSuchBucket, Contended."""
         upload = self._randomness.bytes(UPLOAD_ID_BYTES)
         row = UploadRow(
@@ -105,7 +114,8 @@ class Uploads:
             self._clock.now_ns(),
             dict(options.headers),
             dict(options.user_metadata),
-            checksums,
+            dict([options.checksum] if options.checksum is not None else []),
+            dict(options.tags),
         )
         for _ in range(ATTEMPTS_MAX_COUNT):
             bucket = await self._buckets.open(bucket_name)
@@ -130,21 +140,21 @@ class Uploads:
         return OpenUpload(bucket, key, upload, UploadRow.decode(row.value), HasToken(row_key, row.token))
 
     async def put_part(self, upload: OpenUpload, number: int, row: PartRow, extra: Prepared) -> Part:
-        """File a part, replacing one of the same number. Raises NoSuchUpload when the upload ended meanwhile, and
-        PreconditionFailed when an expectation of `extra` does not hold, with its position there."""
+        """File a part, replacing one of the same number. Raises NoSuchUpload when the upload ended meanwhile,
+        ContentGone (of `extra.taken`), and PreconditionFailed when an expectation of `extra` does not hold, with its
+        position there."""
         row_key = part_row_key(upload.id, number)
         for _ in range(ATTEMPTS_MAX_COUNT):
             (old,) = await self._meta.get_many([row_key])
-            dropped = []
+            dropped: list[ContentId] = []
             own: list[Expectation] = [upload.expectation]
             if old is None:
                 own.append(IsEmpty(KeyRange(row_key, row_key + b"\0")))
             else:
                 own.append(HasToken(row_key, old.token))
-                content = PartRow.decode(old.value).content
-                dropped = [ContentId(content)] if content is not None else []
+                dropped = _named(PartRow.decode(old.value))
             try:
-                released = await self._references.move(dropped=dropped)
+                released = await self._references.move(extra.taken, dropped)
             except Overtaken:
                 continue
             own += released.expecting
@@ -214,27 +224,49 @@ class Uploads:
         """Remove the upload and release its parts. Raises NoSuchUpload when it ended meanwhile."""
         for _ in range(ATTEMPTS_MAX_COUNT):
             parts = await self.parts(upload)
-            try:
-                released = await self._references.move(dropped=_contents(parts))
-            except Overtaken:
-                upload = await self.open(upload.bucket.name, upload.key, upload.id.hex())
-                continue
-            changes: list[Change] = [Delete(upload.expectation.key), *(Delete(p.expectation.key) for p in parts)]
-            expecting: list[Expectation] = [upload.expectation, *(p.expectation for p in parts)]
-            # A part that was filed since would be left behind without its upload.
-            expecting += _nothing_between(upload, parts)
-            try:
-                await self._meta.commit(
-                    [*changes, *released.changes],
-                    [*expecting, *released.expecting],
-                    token=new_token(self._randomness),
-                )
-            except PreconditionFailed as error:
-                if 0 in error.failed:
-                    raise NoSuchUpload("the upload was completed or aborted meanwhile") from None
-                continue
-            return
+            *first, last = _batches(parts)
+            for batch in first:
+                if not await self._remove_parts(upload, batch, [], []):
+                    break
+            else:
+                # A part that was filed since would be left behind without its upload.
+                gaps = _nothing_between(upload, last)
+                if await self._remove_parts(upload, last, [Delete(upload.expectation.key)], gaps):
+                    return
         raise Contended("parts keep arriving for this upload")
+
+    async def _remove_parts(
+        self, upload: OpenUpload, parts: Sequence[StoredPart], changes: Sequence[Change], expecting: Sequence[IsEmpty]
+    ) -> bool:
+        """Whether the commit went through. Raises NoSuchUpload when the upload ended meanwhile."""
+        try:
+            released = await self._references.move(dropped=_contents(parts))
+            await self._meta.commit(
+                [*changes, *(Delete(part.expectation.key) for part in parts), *released.changes],
+                [upload.expectation, *(part.expectation for part in parts), *expecting, *released.expecting],
+                token=new_token(self._randomness),
+            )
+        except Overtaken:
+            return False
+        except PreconditionFailed as error:
+            if 0 in error.failed:
+                raise NoSuchUpload("the upload was completed or aborted meanwhile") from None
+            return False
+        return True
+
+    async def abort_all(self, bucket_name: str) -> None:
+        """Abort what is in flight in a bucket now. Raises NoSuchBucket."""
+        after = ("", "")
+        while True:
+            page = await self.list(bucket_name, prefix="", delimiter="", after=after, limit=_SCAN_COUNT)
+            for listed in page.uploads:
+                try:
+                    await self.abort(await self.open(bucket_name, listed.key.encode(), listed.id))
+                except NoSuchUpload:
+                    continue
+            if page.resume is None:
+                return
+            after = page.resume
 
     async def complete(
         self, bucket_name: str, key: bytes, upload_id: str, wanted: Sequence[CompletedPart], options: PutOptions
@@ -253,7 +285,7 @@ class Uploads:
             except Overtaken:
                 continue
             sizes = tuple(part.row.size for part in chosen) if row.content is not None else ()
-            return info(key.decode(), row, latest=True, parts=sizes)
+            return info(key.decode(), row, latest=True, parts=sizes, part_checksums=_part_checksums(chosen))
         raise Contended("parts of this upload keep changing while it is completed")
 
     async def _compose(
@@ -280,6 +312,7 @@ class Uploads:
             content=composite,
             inline=b"",
             unique=self._publisher.unique(),
+            tags=upload.row.tags,
         )
         extra = await self._replace_upload(upload, parts, chosen, composite, draft, session)
         extra.changes.append(self._remember(upload, draft, wanted))
@@ -304,26 +337,14 @@ class Uploads:
         """The composite in place of the upload: chosen parts give it their references, the others lose theirs."""
         numbers = {part.number for part in chosen}
         extents: list[Extent] = []
-        handed_on: list[ContentId] = []
-        dissolved: list[ContentId] = []
         for part in chosen:
-            if part.row.content is None:
-                continue
-            content = ContentId(part.row.content)
-            try:
-                _, row = await self._references.read(content)
-            except NotFound:
-                raise Overtaken("a part was replaced while the upload was completed") from None
-            if row.extents:
-                # A part that was copied from a multipart object: its extents move up, it is no longer needed.
-                extents += row.extents
-                handed_on += [ContentId(extent.content) for extent in row.extents]
-                dissolved.append(content)
-            else:
-                extents.append(Extent(content, 0, row.size))
-        prepared = await self._references.move(
-            taken=handed_on, dropped=[*dissolved, *_contents([p for p in parts if p.number not in numbers])]
-        )
+            # A part that was coded anew meanwhile keeps its content, which leads on to its successor.
+            extents += [Extent(part.row.content, 0, part.row.size)] if part.row.content else part.row.extents
+        if len(extents) > EXTENTS_MAX_COUNT:
+            raise InvalidRequest(
+                f"an object is made of at most {EXTENTS_MAX_COUNT} pieces of others, not {len(extents)}"
+            )
+        prepared = await self._references.move(dropped=_contents([p for p in parts if p.number not in numbers]))
         expecting: list[Expectation] = [
             upload.expectation,
             *(part.expectation for part in parts),
@@ -344,6 +365,7 @@ class Uploads:
                 parts=[part.row.size for part in chosen],
                 code=("", 0, 0),
                 layout_version=0,
+                part_checksums=_part_checksums(chosen),
             )
             changes.append(Put(content_row_key(composite), row.encode()))
             expecting.append(session.alive)
@@ -411,8 +433,35 @@ def _choose(parts: Sequence[StoredPart], wanted: Sequence[CompletedPart]) -> lis
     return chosen
 
 
+def _batches(parts: Sequence[StoredPart]) -> list[list[StoredPart]]:
+    """Parts that are given up in one commit each, the last batch perhaps empty."""
+    batches: list[list[StoredPart]] = [[]]
+    changes = 0
+    for part in parts:
+        # Its own row; and of each content, its row and the list of what is condemned.
+        cost = 1 + 2 * len(_named(part.row))
+        if changes + cost > _ABORT_CHANGES_MAX_COUNT:
+            batches.append([])
+            changes = 0
+        batches[-1].append(part)
+        changes += cost
+    return batches
+
+
+def _part_checksums(chosen: Sequence[StoredPart]) -> dict[str, list[str]]:
+    """Checksums of the algorithms that all of the parts have."""
+    common = set.intersection(*(set(part.row.checksums) for part in chosen))
+    return {algorithm: [part.row.checksums[algorithm] for part in chosen] for algorithm in sorted(common)}
+
+
+def _named(row: PartRow) -> list[ContentId]:
+    """The contents that a part's row refers to, once for each reference."""
+    own = [ContentId(row.content)] if row.content is not None else []
+    return own + [ContentId(extent.content) for extent in row.extents]
+
+
 def _contents(parts: Sequence[StoredPart]) -> list[ContentId]:
-    return [ContentId(part.row.content) for part in parts if part.row.content is not None]
+    return [content for part in parts for content in _named(part.row)]
 
 
 def _nothing_between(upload: OpenUpload, parts: Sequence[StoredPart]) -> list[IsEmpty]:
@@ -424,7 +473,8 @@ def _nothing_between(upload: OpenUpload, parts: Sequence[StoredPart]) -> list[Is
         key = part.expectation.key
         if start < key:
             gaps.append(IsEmpty(KeyRange(start, key)))
-        start = key + b"\0"
+        # The next number's key: one commit could not expect a gap behind each of 10,000 parts.
+        start = part_row_key(upload.id, part.number + 1)
     gaps.append(IsEmpty(KeyRange(start, whole.end)))
     return gaps
 

@@ -5,8 +5,9 @@ what was read and say what to write; whoever calls them commits under the tokens
 when a token has changed meanwhile.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import msgspec
 
@@ -19,6 +20,7 @@ from holdfast.objects.rows import VersionRow, object_row_key, version_row_key
 
 UNIQUE_BYTES = 8
 _SEQUENCE_BYTES = 8
+NO_CHECKSUMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Draft:
     inline: bytes
     unique: bytes
     delete_marker: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -117,6 +120,7 @@ def add(
         checksums=dict(draft.checksums),
         content=draft.content,
         inline=draft.inline,
+        tags=dict(draft.tags),
     )
     step.changes.append(Put(object_row_key(bucket_id, key), row.encode()))
     return step, row
@@ -158,7 +162,14 @@ def release(step: Step, row: VersionRow) -> None:
         step.released.append(ContentId(row.content))
 
 
-def info(key: str, row: VersionRow, *, latest: bool, parts: tuple[int, ...] = ()) -> ObjectInfo:
+def info(
+    key: str,
+    row: VersionRow,
+    *,
+    latest: bool,
+    parts: tuple[int, ...] = (),
+    part_checksums: Mapping[str, Sequence[str]] = NO_CHECKSUMS,
+) -> ObjectInfo:
     return ObjectInfo(
         key=key,
         version=version_id(row),
@@ -171,4 +182,6 @@ def info(key: str, row: VersionRow, *, latest: bool, parts: tuple[int, ...] = ()
         user_metadata=row.user_metadata,
         checksums=row.checksums,
         parts=parts,
+        part_checksums=part_checksums,
+        tags=row.tags,
     )

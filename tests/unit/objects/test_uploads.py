@@ -90,13 +90,44 @@ async def test_completion_is_checked(world: World) -> None:
 
 async def test_abort_releases_everything(world: World) -> None:
     upload, _ = await upload_two(world)
-    with pytest.raises(BucketNotEmpty):
-        await world.store.delete_bucket("bucket")
     await world.store.abort_upload("bucket", "key", upload)
     assert await world.live_contents() == 0
     with pytest.raises(NoSuchUpload):
         await world.store.put_part("bucket", "key", upload, 1, b"late", PutOptions())
     await world.store.delete_bucket("bucket")
+
+
+async def test_uploads_in_flight_do_not_keep_a_bucket(world: World) -> None:
+    await upload_two(world)
+    kept = await world.store.create_upload("bucket", "another", PutOptions())
+    await world.store.put_object("bucket", "object", b"abc", PutOptions())
+    with pytest.raises(BucketNotEmpty):
+        await world.store.delete_bucket("bucket")
+    assert len((await world.store.list_uploads("bucket")).uploads) == 2, "a bucket that stays keeps its uploads"
+    await world.store.delete_object("bucket", "object")
+    await world.store.delete_bucket("bucket")
+    assert await world.live_contents() == 0
+    await world.store.create_bucket("bucket")
+    assert not (await world.store.list_uploads("bucket")).uploads
+    with pytest.raises(NoSuchUpload):
+        await world.store.abort_upload("bucket", "another", kept.id)
+
+
+async def test_a_bucket_is_deleted_while_uploads_are_started(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    abort_all = world.store._uploads.abort_all
+    turns = 0
+
+    async def late(bucket: str) -> None:
+        nonlocal turns
+        turns += 1
+        await abort_all(bucket)
+        if turns == 1:
+            await world.store.create_upload("bucket", "late", PutOptions())
+
+    monkeypatch.setattr(world.store._uploads, "abort_all", late)
+    await world.store.create_upload("bucket", "early", PutOptions())
+    await world.store.delete_bucket("bucket")
+    assert turns == 2
 
 
 async def test_deleting_a_composite_leads_to_the_release_of_its_parts(world: World) -> None:
