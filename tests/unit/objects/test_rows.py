@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,19 +15,20 @@ from holdfast.objects import rows
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rows.json").read_text())
 
 VALUES = {
-    "bucket": rows.BucketRow(1, b"bucketid", 1_700_000_000_000_000_000, "enabled", "eu-west-1"),
+    "bucket": rows.BucketRow(1, b"bucketid", 1_700_000_000_000_000_000, "enabled", "eu-west-1", {"team": "a"}),
     "version": rows.VersionRow(
         1, 7, b"unique##", False, 3, False, 5, "5d41402abc4b2a76b9719d911017c592", 1_700_000_000_000_000_001,
-        {"content-type": "text/plain"}, {"colour": "blau"}, {"crc32c": "mnG7TA=="}, None, b"hello",
+        {"content-type": "text/plain"}, {"colour": "blau"}, {"crc32c": "mnG7TA=="}, None, b"hello", {"stage": "1"},
     ),
     "content": rows.ContentRow(
         1, 2, 3 << 20, 1_700_000_000_000_000_002, 0, b"root", b"walk", [], [], ("cauchy", 4, 2), 1
     ),
     "composite": rows.ContentRow(
-        1, 0, 9, 1, 2, None, None, [rows.Extent(b"c" * 16, 4, 9)], [4, 5], ("", 0, 0), 0
+        1, 0, 9, 1, 2, None, None, [rows.Extent(b"c" * 16, 4, 9)], [4, 5], ("", 0, 0), 0, {"crc32": ["AAAAAA==", "AAAAAQ=="]}
     ),
-    "upload": rows.UploadRow(1, "key", 3, {}, {"a": "b"}, {"type": "full"}),
+    "upload": rows.UploadRow(1, "key", 3, {}, {"a": "b"}, {"crc32": "COMPOSITE"}, {"a": "b"}),
     "part": rows.PartRow(1, 4, "ff", 5, {}, b"c" * 16),
+    "copied part": rows.PartRow(1, 4, "ff", 5, {}, None, [rows.Extent(b"c" * 16, 4, 4)]),
     "completed": rows.CompletedRow(1, b"unique##", "ff-1", b"p" * 32, 6),
     "session": rows.SessionRow(1, 7, "host", 42),
     "heartbeat": rows.HeartbeatRow(1, 8),
@@ -58,6 +60,13 @@ def test_values_have_golden_bytes(name: str) -> None:
     value = VALUES[name]
     assert value.encode().hex() == VECTORS["values"][name]
     assert type(value).decode(bytes.fromhex(VECTORS["values"][name])) == value
+
+
+@pytest.mark.parametrize("name", VECTORS["before"])
+def test_rows_from_before_a_field_was_appended_are_read(name: str) -> None:
+    old = type(VALUES[name]).decode(bytes.fromhex(VECTORS["before"][name]))
+    assert len(old.encode()) > len(VECTORS["before"][name]) // 2
+    assert msgspec.structs.astuple(old)[-1] in ({}, [])
 
 
 @pytest.mark.parametrize("name", KEYS)
