@@ -1,10 +1,13 @@
-"""Buckets: create, look up, list, delete, versioning.
+"""Buckets: create, look up, list, delete, versioning, tags.
 
 A bucket's name leads to an id drawn at random, and everything inside is filed under the id. So a bucket that was
 deleted and made again is another one, and nothing of the old can show in it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed
@@ -44,7 +47,7 @@ class OpenBucket:
         return Versioning(self.row.versioning)
 
     def public(self) -> Bucket:
-        return Bucket(self.name, self.row.created_ns, self.versioning, self.row.region)
+        return Bucket(self.name, self.row.created_ns, self.versioning, self.row.region, self.row.tags)
 
 
 class Buckets:
@@ -146,10 +149,16 @@ class Buckets:
         """Raises NoSuchBucket, and InvalidRequest for OFF: a bucket that ever kept versions can only suspend."""
         if versioning is Versioning.OFF:
             raise InvalidRequest("versioning can be enabled or suspended, not undone")
+        await self._change(name, versioning=versioning)
+
+    async def set_tags(self, name: str, tags: Mapping[str, str]) -> None:
+        """Raises NoSuchBucket."""
+        await self._change(name, tags=dict(tags))
+
+    async def _change(self, name: str, **fields: object) -> None:
         for _ in range(ATTEMPTS_MAX_COUNT):
             bucket = await self.read(name)
-            old = bucket.row
-            row = BucketRow(BucketRow.SHAPE, old.id, old.created_ns, versioning, old.region)
+            row = msgspec.structs.replace(bucket.row, **fields)
             token = new_token(self._randomness)
             try:
                 await self._meta.commit([Put(bucket.expectation.key, row.encode())], [bucket.expectation], token=token)

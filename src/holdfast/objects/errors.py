@@ -19,7 +19,8 @@
     ├── IncompleteBody      the body ended before its announced length
     ├── InvalidPart         a part named at completion is not there, or has another ETag or checksum
     ├── InvalidPartOrder    part numbers at completion do not rise
-    └── EntityTooSmall      a part that is not the last is shorter than `PART_MIN_BYTES`
+    ├── EntityTooSmall      a part that is not the last is shorter than `PART_MIN_BYTES`
+    └── InvalidTag          a tag that may not be, or too many of them
 
 As in `core.errors`, `code` is stable and the message is for people.
 """
@@ -126,3 +127,9 @@ class EntityTooSmall(InvalidRequest):
     """A part other than the last is too short."""
 
     code = "entity_too_small"
+
+
+class InvalidTag(InvalidRequest):
+    """A tag's key or value is not as it may be, or there are too many tags."""
+
+    code = "invalid_tag"

@@ -24,6 +24,7 @@ class Bucket:
     created_ns: int
     versioning: Versioning
     region: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,18 @@ writer was faster it reads again. So conditions are exact under any race, and a 
 change, never between.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError, PreconditionFailed
 from holdfast.core.ids import ContentId, new_token
 from holdfast.core.ranges import prefix_range
-from holdfast.meta.interface import Change, Expectation, HasToken, IsAbsent, Meta, Row
+from holdfast.meta.interface import Change, Expectation, HasToken, IsAbsent, Meta, Put, Row
 from holdfast.objects.buckets import Buckets, OpenBucket
-from holdfast.objects.errors import Contended, NoSuchVersion
+from holdfast.objects.errors import Contended, MarkedDeleted, NoSuchObject, NoSuchVersion
 from holdfast.objects.model import NULL_VERSION, Conditions, Deleted, Versioning
 from holdfast.objects.references import Overtaken, Prepared, References
 from holdfast.objects.rows import VersionRow, object_row_key, version_row_key, versions_prefix
@@ -24,6 +26,7 @@ from holdfast.objects.versions import (
     Step,
     add,
     check_conditions,
+    info,
     parse_version_id,
     remove_current,
     remove_older,
@@ -96,6 +99,34 @@ class Publisher:
             step, expecting, deleted = await self._remove(bucket, key, seen, version)
             if step is None or await self._commit(bucket, [seen.expectation, *expecting], [step], Prepared()):
                 return deleted
+        raise Contended("too many writers of this key at once")
+
+    async def set_tags(self, bucket_name: str, key: bytes, version: str | None, tags: Mapping[str, str]) -> VersionRow:
+        """Give a version, the newest unless one is named, these tags instead of its own.
+
+        Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest, Contended.
+        """
+        for _ in range(ATTEMPTS_MAX_COUNT):
+            bucket = await self._buckets.read(bucket_name)
+            seen = await self._read(bucket, key)
+            row_key, row, expectation = seen.row_key, seen.version, seen.expectation
+            if row is not None and version is not None and version != version_id(row):
+                older = await self._find_older(bucket, key, row, version)
+                row = None
+                if older is not None:
+                    row_key, row = older.key, VersionRow.decode(older.value)
+                    expectation = HasToken(older.key, older.token)
+            if row is None:
+                raise (
+                    NoSuchObject("the key has no version")
+                    if version is None
+                    else NoSuchVersion("the key has no version of that id")
+                )
+            if row.delete_marker:
+                raise MarkedDeleted(info(key.decode(), row, latest=row_key == seen.row_key))
+            changed = msgspec.structs.replace(row, tags=dict(tags))
+            if await self._commit(bucket, [expectation], [Step([Put(row_key, changed.encode())])], Prepared()):
+                return changed
         raise Contended("too many writers of this key at once")
 
     async def delete_many(

@@ -54,6 +54,7 @@ from holdfast.objects.publish import Publisher
 from holdfast.objects.references import References
 from holdfast.objects.rows import PartRow, VersionRow, bucket_row_key, object_row_key
 from holdfast.objects.sessions import Sessions
+from holdfast.objects.tags import BUCKET_TAGS_MAX_COUNT, OBJECT_TAGS_MAX_COUNT, check_tags
 from holdfast.objects.uploads import OpenUpload, Uploads
 from holdfast.objects.versions import Draft, info
 
@@ -159,6 +160,10 @@ class Store:
         """Raises NoSuchBucket, InvalidRequest."""
         await self._buckets.set_versioning(bucket, versioning)
 
+    async def set_bucket_tags(self, bucket: str, tags: Sequence[tuple[str, str]]) -> None:
+        """Instead of those it has. Raises NoSuchBucket, InvalidTag."""
+        await self._buckets.set_tags(bucket, check_tags(tags, BUCKET_TAGS_MAX_COUNT))
+
     # Objects
 
     async def put_object(self, bucket: str, key: str, body: Body, options: PutOptions) -> ObjectInfo:
@@ -214,6 +219,15 @@ class Store:
     ) -> Deleted:
         """Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), InvalidRequest. A missing key is no error."""
         return await self._publisher.delete(bucket, encode_key(key), version, conditions)
+
+    async def set_tags(self, bucket: str, key: str, version: str | None, tags: Sequence[tuple[str, str]]) -> ObjectInfo:
+        """Give a version, the newest unless one is named, these tags instead of those it has.
+
+        Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidTag, InvalidRequest.
+        """
+        checked = check_tags(tags, OBJECT_TAGS_MAX_COUNT)
+        row = await self._publisher.set_tags(bucket, encode_key(key), version, checked)
+        return info(key, row, latest=version is None)
 
     async def delete_objects(
         self, bucket: str, keys: Sequence[tuple[str, str | None]]

@@ -24,7 +24,8 @@ VALUES = {
         1, 2, 3 << 20, 1_700_000_000_000_000_002, 0, b"root", b"walk", [], [], ("cauchy", 4, 2), 1
     ),
     "composite": rows.ContentRow(
-        1, 0, 9, 1, 2, None, None, [rows.Extent(b"c" * 16, 4, 9)], [4, 5], ("", 0, 0), 0, {"crc32": ["AAAAAA==", "AAAAAQ=="]}
+        1, 0, 9, 1, 2, None, None, [rows.Extent(b"c" * 16, 4, 9)], [4, 5], ("", 0, 0), 0,
+        {"crc32": ["AAAAAA==", "AAAAAQ=="]},
     ),
     "upload": rows.UploadRow(1, "key", 3, {}, {"a": "b"}, {"crc32": "COMPOSITE"}, {"a": "b"}),
     "part": rows.PartRow(1, 4, "ff", 5, {}, b"c" * 16),

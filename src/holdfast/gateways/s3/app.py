@@ -218,7 +218,7 @@ class _Exchange:
         self._identity = identity = verify(signed, services.credentials, app.settings.region, now_ns / 1e9)
         self._bucket, self._key = split_path(path, host_bucket)
         query = self._take_query(pairs)
-        self._verb = verb = route(method, self._bucket, self._key, query)
+        self._verb = verb = route(method, self._bucket, self._key, query, self.headers)
         check_headers(verb, method, self.headers, app.settings)
         self._expect_body(identity)
         self._checked = app.clock.monotonic()

@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 from holdfast.core.ranges import ByteRange
 from holdfast.gateways.s3.errors import S3Error
 
+SOURCE_PREFIX = "x-amz-copy-source-"
+
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
 
@@ -63,6 +65,32 @@ def check_read(headers: Mapping[str, str], etag: str, modified_seconds: int) -> 
             raise S3Error("NotModified")
     elif (since := _date(headers.get("if-modified-since"))) is not None and modified_seconds <= since:
         raise S3Error("NotModified")
+
+
+def check_source(headers: Mapping[str, str], etag: str, modified_seconds: int) -> None:
+    """As `check_read` for the source of a copy, whose conditions have names of their own and fail in one way."""
+    conditions = {
+        name.removeprefix(SOURCE_PREFIX): value for name, value in headers.items() if name.startswith(SOURCE_PREFIX)
+    }
+    try:
+        check_read(conditions, etag, modified_seconds)
+    except S3Error:
+        raise S3Error("PreconditionFailed", "At least one of the pre-conditions you specified did not hold") from None
+
+
+def parse_source_range(text: str | None) -> ByteRange | None:
+    """What of its source a part is made of. Unlike a read's, such a range must be complete."""
+    if text is None:
+        return None
+    match = _RANGE.fullmatch(text)
+    if match is None or "" in match.groups() or int(match[1]) > int(match[2]):
+        raise S3Error(
+            "InvalidArgument",
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the "
+            "zero-based offsets of the first and last bytes to copy",
+            details={"ArgumentName": "x-amz-copy-source-range", "ArgumentValue": text},
+        )
+    return ByteRange(int(match[1]), int(match[2]) + 1)
 
 
 def range_applies(headers: Mapping[str, str], etag: str, modified_seconds: int) -> bool:

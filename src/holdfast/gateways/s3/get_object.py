@@ -6,8 +6,9 @@ from holdfast.gateways.s3 import conditions, metadata
 from holdfast.gateways.s3.body import WHOLE_BODY_MAX_BYTES
 from holdfast.gateways.s3.call import Answer, Call, Header, integer, version
 from holdfast.gateways.s3.errors import S3Error
+from holdfast.objects.errors import MarkedDeleted
 from holdfast.objects.model import ObjectInfo
-from holdfast.objects.store import MarkedDeleted, ObjectReader
+from holdfast.objects.store import ObjectReader
 
 
 async def head_object(call: Call) -> Answer:
@@ -22,7 +23,7 @@ async def get_object(call: Call) -> Answer:
     try:
         reader = await call.store.open_object(call.bucket, call.key, version(call))
     except MarkedDeleted as error:
-        raise _delete_marker(call, error.marker) from None
+        raise delete_marker(call, error.marker) from None
     status, headers, wanted = _prepare(call, reader.info)
     length = reader.info.size if wanted is None else wanted.length
     if length == 0:
@@ -46,16 +47,16 @@ async def find_object(call: Call, named: str | None) -> ObjectInfo:
     try:
         info = await call.store.object_info(call.bucket, call.key, named)
     except MarkedDeleted as error:
-        raise _delete_marker(call, error.marker) from None
+        raise delete_marker(call, error.marker) from None
     if info.delete_marker:
-        raise _delete_marker(call, info)
+        raise delete_marker(call, info)
     return info
 
 
 def _prepare(call: Call, info: ObjectInfo) -> tuple[int, list[Header], ByteRange | None]:
     """Status, headers and range of the answer. Raises S3Error for conditions that fail and ranges outside."""
     if info.delete_marker:
-        raise _delete_marker(call, info)
+        raise delete_marker(call, info)
     modified = info.modified_ns // 1_000_000_000
     headers = metadata.answer_headers(
         call, info, checksums=call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
@@ -101,7 +102,7 @@ def _part(call: Call, info: ObjectInfo) -> ByteRange | None:
     return ByteRange(start, start + sizes[number - 1])
 
 
-def _delete_marker(call: Call, info: ObjectInfo) -> S3Error:
+def delete_marker(call: Call, info: ObjectInfo) -> S3Error:
     """What S3 answers for a delete marker: named by its version 405, else as if the key were not there."""
     headers: tuple[Header, ...] = (
         (b"x-amz-delete-marker", b"true"),

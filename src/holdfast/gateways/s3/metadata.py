@@ -83,6 +83,8 @@ def answer_headers(call: Call, info: ObjectInfo, *, checksums: bool) -> list[Hea
     headers += version_header(call, info.version)
     if info.parts:
         headers.append((b"x-amz-mp-parts-count", str(len(info.parts)).encode("ascii")))
+    if info.tags:
+        headers.append((b"x-amz-tagging-count", str(len(info.tags)).encode("ascii")))
     if checksums:
         headers += checksum_headers(info.checksums)
     return headers

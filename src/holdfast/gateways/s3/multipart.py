@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.core.limits import LIST_PAGE_MAX_COUNT, PARTS_MAX_COUNT
-from holdfast.gateways.s3 import checksums, metadata, xml
+from holdfast.gateways.s3 import checksums, metadata, tagging, xml
 from holdfast.gateways.s3.body import DOCUMENT_MAX_BYTES
 from holdfast.gateways.s3.call import XML_TYPE, Answer, Call, Header, integer, iso_date, quoted, unquoted, url_encoder
 from holdfast.gateways.s3.errors import S3Error
@@ -23,7 +23,10 @@ async def create_multipart_upload(call: Call) -> Answer:
     """POST /bucket/key?uploads."""
     algorithm, kind = _wanted_checksum(call)
     options = PutOptions(
-        headers=metadata.system_headers(call.headers), user_metadata=metadata.user_metadata(call.headers)
+        headers=metadata.system_headers(call.headers),
+        user_metadata=metadata.user_metadata(call.headers),
+        tags=tagging.from_header(call.headers),
+        checksum=None if algorithm is None else (algorithm, kind or checksums.default_type(algorithm)),
     )
     upload = await call.store.create_upload(call.bucket, call.key, options)
     headers = [XML_TYPE]
@@ -60,7 +63,7 @@ def _check_type(algorithm: str | None, kind: str) -> None:
 
 async def upload_part(call: Call) -> Answer:
     """PUT /bucket/key?partNumber&uploadId."""
-    number = _part_number(call)
+    number = part_number(call)
     length = body_length(call)
     body, checks = await open_body(call, length)
     options = PutOptions(digests=checks.digests, check=checks.check, size=length)
@@ -73,7 +76,7 @@ async def upload_part(call: Call) -> Answer:
     return Answer(200, headers)
 
 
-def _part_number(call: Call) -> int:
+def part_number(call: Call) -> int:
     text = call.query.get("partNumber", "")
     if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 1 <= int(text) <= PARTS_MAX_COUNT:
         raise S3Error(

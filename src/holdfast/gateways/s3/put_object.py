@@ -2,7 +2,7 @@
 
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import PART_MAX_BYTES
-from holdfast.gateways.s3 import checksums, metadata
+from holdfast.gateways.s3 import checksums, metadata, tagging
 from holdfast.gateways.s3.body import WHOLE_BODY_MAX_BYTES
 from holdfast.gateways.s3.call import Answer, Call, Header, quoted
 from holdfast.gateways.s3.checksums import BodyChecks
@@ -28,6 +28,7 @@ async def put_object(call: Call) -> Answer:
             digests=checks.digests,
             check=checks.check,
             size=length,
+            tags=tagging.from_header(call.headers),
         ),
     )
     answer: list[Header] = [(b"etag", quoted(info.etag).encode("latin-1"))]

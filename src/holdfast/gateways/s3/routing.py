@@ -10,7 +10,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from holdfast.gateways.s3 import attributes, buckets, delete, get_object, list_objects, metadata, multipart, put_object
+from holdfast.gateways.s3 import (
+    attributes,
+    buckets,
+    copies,
+    delete,
+    get_object,
+    list_objects,
+    metadata,
+    multipart,
+    put_object,
+    tagging,
+)
 from holdfast.gateways.s3.call import Answer, Call, check_key, is_bucket_name
 from holdfast.gateways.s3.checksums import HEADERS as CHECKSUM_HEADERS
 from holdfast.gateways.s3.errors import S3Error, not_implemented
@@ -65,6 +76,18 @@ _WRITE_CONDITIONS = frozenset(
 _BODY = CHECKSUM_HEADERS | {"x-amz-sdk-checksum-algorithm", "x-amz-trailer"}
 _CONDITIONAL = frozenset(("if-match", "if-none-match"))
 _UPLOAD_CHECKSUM = frozenset(("x-amz-checksum-algorithm", "x-amz-checksum-type"))
+_TAGGING = frozenset(("x-amz-tagging",))
+_SOURCE = frozenset(
+    (
+        "x-amz-copy-source",
+        "x-amz-copy-source-if-match",
+        "x-amz-copy-source-if-modified-since",
+        "x-amz-copy-source-if-none-match",
+        "x-amz-copy-source-if-unmodified-since",
+        "x-amz-source-expected-bucket-owner",
+    )
+)
+_DIRECTIVES = frozenset(("x-amz-metadata-directive", "x-amz-tagging-directive", "x-amz-checksum-algorithm"))
 
 # It asks that a lock be overridden. There are no locks, so a delete that ignores it does all that was asked.
 _UNLOCKED = frozenset(("x-amz-bypass-governance-retention",))
@@ -93,9 +116,13 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
     (Level.BUCKET, "PUT"): {
         "": _verb("CreateBucket", buckets.create_bucket, (), _BODY),
         "versioning": _verb("PutBucketVersioning", buckets.put_bucket_versioning, ("versioning",), _BODY),
+        "tagging": _verb("PutBucketTagging", tagging.put_bucket_tagging, ("tagging",), _BODY),
     },
     (Level.BUCKET, "HEAD"): {"": _verb("HeadBucket", buckets.head_bucket)},
-    (Level.BUCKET, "DELETE"): {"": _verb("DeleteBucket", buckets.delete_bucket)},
+    (Level.BUCKET, "DELETE"): {
+        "": _verb("DeleteBucket", buckets.delete_bucket),
+        "tagging": _verb("DeleteBucketTagging", tagging.delete_bucket_tagging, ("tagging",)),
+    },
     (Level.BUCKET, "GET"): {
         "": _verb("ListObjects", list_objects.list_objects, (*_LIST, "marker")),
         "list-type": _verb(
@@ -115,10 +142,12 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
         ),
         "location": _verb("GetBucketLocation", buckets.get_bucket_location, ("location",)),
         "versioning": _verb("GetBucketVersioning", buckets.get_bucket_versioning, ("versioning",)),
+        "tagging": _verb("GetBucketTagging", tagging.get_bucket_tagging, ("tagging",)),
     },
     (Level.BUCKET, "POST"): {"delete": _verb("DeleteObjects", delete.delete_objects, ("delete",), _BODY | _UNLOCKED)},
     (Level.OBJECT, "PUT"): {
-        "": _verb("PutObject", put_object.put_object, (), _BODY | _CONDITIONAL),
+        "": _verb("PutObject", put_object.put_object, (), _BODY | _CONDITIONAL | _TAGGING),
+        "tagging": _verb("PutObjectTagging", tagging.put_object_tagging, ("tagging", "versionId"), _BODY),
         "uploadId": _verb("UploadPart", multipart.upload_part, ("uploadId", "partNumber"), _BODY),
     },
     (Level.OBJECT, "GET"): {
@@ -129,6 +158,7 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
             ("attributes", "versionId"),
             frozenset(("x-amz-object-attributes",)),
         ),
+        "tagging": _verb("GetObjectTagging", tagging.get_object_tagging, ("tagging", "versionId")),
         "uploadId": _verb("ListParts", multipart.list_parts, ("uploadId", "max-parts", "part-number-marker")),
     },
     (Level.OBJECT, "HEAD"): {
@@ -136,10 +166,13 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
     },
     (Level.OBJECT, "DELETE"): {
         "": _verb("DeleteObject", delete.delete_object, ("versionId",), _UNLOCKED | {"if-match"}),
+        "tagging": _verb("DeleteObjectTagging", tagging.delete_object_tagging, ("tagging", "versionId")),
         "uploadId": _verb("AbortMultipartUpload", multipart.abort_multipart_upload, ("uploadId",)),
     },
     (Level.OBJECT, "POST"): {
-        "uploads": _verb("CreateMultipartUpload", multipart.create_multipart_upload, ("uploads",), _UPLOAD_CHECKSUM),
+        "uploads": _verb(
+            "CreateMultipartUpload", multipart.create_multipart_upload, ("uploads",), _UPLOAD_CHECKSUM | _TAGGING
+        ),
         "uploadId": _verb(
             "CompleteMultipartUpload",
             multipart.complete_multipart_upload,
@@ -149,13 +182,27 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
     },
 }
 
-VERBS: tuple[Verb, ...] = tuple(verb for picked in _PICKED.values() for verb in picked.values())
+# What a put is when it names a source.
+_FROM_SOURCE: Mapping[str, Verb] = {
+    "PutObject": _verb("CopyObject", copies.copy_object, (), _SOURCE | _DIRECTIVES | _CONDITIONAL | _TAGGING),
+    "UploadPart": _verb(
+        "UploadPartCopy",
+        copies.upload_part_copy,
+        ("uploadId", "partNumber"),
+        _SOURCE | {"x-amz-copy-source-range"},
+    ),
+}
+
+VERBS: tuple[Verb, ...] = (
+    *(verb for picked in _PICKED.values() for verb in picked.values()),
+    *_FROM_SOURCE.values(),
+)
 
 # Verbs whose body becomes an object keep `x-amz-meta-*`; elsewhere such a header means nothing and is let pass.
 _USER_PREFIX = metadata.USER_PREFIX
 
 
-def route(method: str, bucket: str, key: str, query: Mapping[str, str]) -> Verb:
+def route(method: str, bucket: str, key: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Verb:
     """The verb, every query parameter understood. Raises S3Error."""
     level = Level.OBJECT if key else Level.BUCKET if bucket else Level.SERVICE
     picked = _PICKED.get((level, method))
@@ -168,6 +215,8 @@ def route(method: str, bucket: str, key: str, query: Mapping[str, str]) -> Verb:
             break
     if verb is None:
         raise not_implemented(f"{method} on this resource" if not query else next(iter(query)))
+    if "x-amz-copy-source" in headers:
+        verb = _FROM_SOURCE.get(verb.name, verb)
     for name in query:
         if name not in verb.query and not name.lower().startswith("x-"):
             raise not_implemented(name)
@@ -189,6 +238,6 @@ def check_headers(verb: Verb, method: str, headers: Mapping[str, str], settings:
                 raise not_implemented(name)
         elif name in _WRITE_CONDITIONS and name not in understood and method not in ("GET", "HEAD"):
             raise not_implemented(name)
-    owner = headers.get("x-amz-expected-bucket-owner")
-    if owner is not None and owner != settings.owner_id:
-        raise S3Error("AccessDenied", "Access Denied")
+    for name in ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"):
+        if headers.get(name, settings.owner_id) != settings.owner_id:
+            raise S3Error("AccessDenied", "Access Denied")
