@@ -110,7 +110,6 @@ def prove(home: Path, size: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="sixteen downloads at once take a worker past 400 MiB, and the kernel ends it")
 def test_sixteen_streams_in_little_memory(tmp_path: Path) -> None:
     prove(tmp_path, 16 * MIB)
 

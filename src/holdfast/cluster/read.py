@@ -237,6 +237,9 @@ class Read:
         if self._was_hedged:
             self._slow.note(drive for _, drive in self._pending.values())
         tasks = [*self._pending, *([self._timer] if self._timer else [])]
+        # A cancelled task knows where it stood, which is in a method of ours. Without this the collector of cycles
+        # would have to find us, with all the fragments that we hold.
+        self._timer = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

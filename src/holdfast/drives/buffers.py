@@ -1,14 +1,15 @@
 """Pooled, page-aligned buffers: fresh memory is the dearest thing on a virtual machine, and O_DIRECT wants alignment.
 
 Rules. A buffer's size is a power of two. `take` and `give` are a pair; a `lend` comes back by itself, when the last
-view of it is gone. The pool keeps `idle_max_bytes` of returned buffers and lets go of the rest, so it bounds what is
-kept, not what is in use.
+view of it is gone. The pool keeps `idle_max_bytes` of returned buffers, of the sizes that were asked for last, so that
+what writes left behind does not drive readers to fresh memory. It bounds what is kept, not what is in use.
 """
 
 import ctypes
 import mmap
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 
 from holdfast.core.limits import KIB, MIB
@@ -16,8 +17,8 @@ from holdfast.core.limits import KIB, MIB
 # Below it the system allocator does as well: no page of its own is mapped and unmapped.
 POOLED_MIN_BYTES = 64 * KIB
 
-# A few of the largest batches and reads at once.
-IDLE_MAX_BYTES = 64 * MIB
+# The reads of sixteen blocks of 1 MiB in 4+2 at once, or one large commit on each of six drives.
+IDLE_MAX_BYTES = 32 * MIB
 
 
 class BufferPool:
@@ -26,7 +27,8 @@ class BufferPool:
     def __init__(self, *, idle_max_bytes: int = IDLE_MAX_BYTES) -> None:
         self._idle_max_bytes = idle_max_bytes
         self._idle_bytes = 0
-        self._idle: dict[int, list[mmap.mmap]] = {}
+        self._idle: OrderedDict[int, list[mmap.mmap]] = OrderedDict()
+        """By size; the size that was used last comes last."""
         # Re-entrant: the garbage collector may return a lent buffer while this thread holds the lock.
         self._lock = threading.RLock()
         self._lent: dict[int, tuple[object, mmap.mmap]] = {}
@@ -35,7 +37,8 @@ class BufferPool:
         """A page-aligned buffer of at least `length` bytes, with whatever its last user left in it."""
         size = 1 << (max(length, POOLED_MIN_BYTES) - 1).bit_length()
         with self._lock:
-            idle = self._idle.get(size)
+            idle = self._idle.setdefault(size, [])
+            self._idle.move_to_end(size)
             if idle:
                 self._idle_bytes -= size
                 return idle.pop()
@@ -45,9 +48,15 @@ class BufferPool:
         """Return a buffer that nobody looks at any more."""
         size = len(buffer)
         with self._lock:
-            if self._idle_bytes + size <= self._idle_max_bytes:
-                self._idle_bytes += size
-                self._idle.setdefault(size, []).append(buffer)
+            self._idle.setdefault(size, []).append(buffer)
+            self._idle_bytes += size
+            while self._idle_bytes > self._idle_max_bytes:
+                oldest, idle = next(iter(self._idle.items()))
+                if idle:
+                    idle.pop()
+                    self._idle_bytes -= oldest
+                else:
+                    del self._idle[oldest]
 
     def lend(self, length: int) -> memoryview:
         """A writable view of `length` bytes that returns to the pool once no view of it is left."""

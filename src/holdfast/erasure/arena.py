@@ -51,7 +51,7 @@ class Arena:
             mappings.append(mapping)
             if view is not None:
                 return view
-        mapping = mmap.mmap(-1, size)
+        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # Two threads at once may overshoot by a mapping: the limit is for memory that lies idle, not for safety.
         if self._has_room(size):
             mappings.append(mapping)

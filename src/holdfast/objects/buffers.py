@@ -32,7 +32,7 @@ class BufferPool:
             return self._free.pop()
         if self._unmade:
             self._unmade -= 1
-            return memoryview(mmap.mmap(-1, self.size))
+            return memoryview(mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         waiter: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:

@@ -4,10 +4,12 @@ Integrity comes from the tree alone: each block opens only under the key that it
 its parent gives. A store that swaps, cuts, replays or invents blocks makes a read raise Corrupt; it never makes it
 return other bytes.
 
-Memory: `ahead` + 1 blocks, sealed and plain. However a read ends, no task is left.
+Memory: one block and, of what the process's budget has free, up to `ahead` more. However a read ends, no task is left
+and what it took of the budget is back.
 """
 
 import asyncio
+import builtins
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -91,24 +93,31 @@ async def read_extents(
         yield await _load(store, threads, wanted[0])
         return
     loading: deque[asyncio.Task[Buffer]] = deque()
+    budget, taken = threads.blocks, 0
     leaves = _leaves(store, threads.sealer(), wanted)
     try:
-        async for leaf in leaves:
-            loading.append(asyncio.create_task(_load(store, threads, leaf)))
-            if len(loading) > ahead:
-                # It stays in the queue until it is done, so that whatever ends us ends it too.
-                piece = await loading[0]
-                loading.popleft()
-                yield piece
-        while loading:
+        leaf = await anext(leaves, None)
+        while leaf is not None or loading:
+            # What is here and what the caller looks at come to `taken` blocks and one.
+            while leaf is not None and len(loading) <= ahead and (not loading or budget.try_ahead()):
+                taken += bool(loading)
+                loading.append(asyncio.create_task(_load(store, threads, leaf)))
+                leaf = await anext(leaves, None)
+            # It stays in the queue until it is done, so that whatever ends us ends it too.
             piece = await loading[0]
             loading.popleft()
             yield piece
+            del piece
+            if taken:
+                taken -= 1
+                budget.release_ahead()
     finally:
         await leaves.aclose()
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
+        for _ in builtins.range(taken):
+            budget.release_ahead()
 
 
 def _select(extents: Sequence[Extent], range: ByteRange | None) -> list[_Subtree]:

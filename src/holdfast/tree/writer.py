@@ -4,8 +4,9 @@
 
 Rules.
 
-- At most `in_flight` data blocks are past `write` and not yet stored: memory is bounded by that, whatever the size of
-  the tree. Nodes are few and wait for their children, so they are not counted.
+- At most `in_flight` data blocks are past `write` and not yet stored, and each is one of the process's budget: memory
+  is bounded by that, whatever the size and the number of trees. Nodes are few and wait for their children, so they are
+  not counted.
 - After the first failure nothing new is begun; `write` and `finish` raise it.
 - However it ends, no task is left: use it as `async with`, which aborts what was not finished.
 - Blocks that were stored and whose parents were not are known to `abort`. A killed process leaves them to collection,
@@ -59,6 +60,8 @@ class TreeWriter:
         """By position, the subtrees that are stored and whose parents are not."""
         self._held: dict[int, Callable[[], None]] = {}
         """By first byte, the blocks whose plain bytes are still needed: what to call when they are not."""
+        self._inside: set[int] = set()
+        """By first byte, the blocks that are in the pipeline."""
         self._tasks: set[asyncio.Task[Child]] = set()
         self._failure: BaseException | None = None
         self._ended = False
@@ -79,8 +82,9 @@ class TreeWriter:
             raise InvalidRequest(f"a block has 1 to {BLOCK_MAX_BYTES} bytes, not {len(plain)}")
         if self._size + len(plain) > SIZE_MAX_BYTES:
             raise InvalidRequest("a tree holds at most 2**56 bytes")
-        await self._slots.acquire()
+        await self._enter()
         if self._failure is not None:
+            self._threads.blocks.release()
             self._slots.release()
             raise self._failure
         self._begin_leaf(plain, done)
@@ -91,7 +95,7 @@ class TreeWriter:
         if self._failure is not None:
             raise self._failure
         if not self._size:
-            await self._slots.acquire()
+            await self._enter()
             self._begin_leaf(b"", None)
         level = 0
         while len(self._levels[level]) != 1 or level + 1 < len(self._levels):
@@ -110,8 +114,11 @@ class TreeWriter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Of a task that was cancelled before its first step nothing has run.
         for start in list(self._held):
             self._let_go(start)
+        for start in list(self._inside):
+            self._leave(start)
         if finished:
             return ()
         return tuple(
@@ -126,11 +133,27 @@ class TreeWriter:
     ) -> None:
         await self.abort()
 
+    async def _enter(self) -> None:
+        """Wait for a place in the pipeline; its place in the process's is asked for last, since others wait for it."""
+        await self._slots.acquire()
+        try:
+            await self._threads.blocks.acquire()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def _leave(self, start: int) -> None:
+        if start in self._inside:
+            self._inside.remove(start)
+            self._threads.blocks.release()
+            self._slots.release()
+
     def _begin_leaf(self, plain: Buffer, done: Callable[[], None] | None) -> None:
         start = self._size
         self._size += len(plain)
         if done is not None:
             self._held[start] = done
+        self._inside.add(start)
         self._append(0, self._store_leaf(plain, start))
 
     def _let_go(self, start: int) -> None:
@@ -168,7 +191,7 @@ class TreeWriter:
                 self._let_go(start)
             await self._store.put(coded, make_position(0, start))
         finally:
-            self._slots.release()
+            self._leave(start)
         return self._stored(Child(coded.ref, 0, start, len(plain), key))
 
     def _seal_leaf(self, key: bytes, plain: Buffer) -> CodedBlock:

@@ -1,6 +1,7 @@
 """Quorum writes, checked reads, handoffs, hedging, repair: each rule with a test that breaks without it."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import pytest
 from holdfast.cluster import Cluster
 from holdfast.cluster.latency import HEDGE_MAX_SECONDS, HEDGE_MIN_SECONDS, Latency
 from holdfast.cluster.places import LAYOUTS_LIVE_MAX_COUNT
-from holdfast.cluster.read import INLINE_MAX_BYTES, READ_TIMEOUT_SECONDS
+from holdfast.cluster.read import INLINE_MAX_BYTES, READ_TIMEOUT_SECONDS, Read
 from holdfast.cluster.write import GRACE_SECONDS, HANDOFF_AFTER_SECONDS, WRITE_TIMEOUT_SECONDS
 from holdfast.core.errors import Corrupt, Full, InvalidRequest, NodeDown, NotEnoughFragments, NotFound, Unavailable
 from holdfast.core.ids import BlockId
@@ -325,6 +326,21 @@ async def test_a_bug_in_a_drive_is_not_swallowed() -> None:
     with pytest.raises(InvalidRequest):
         await group.cluster.get(block.ref)
     assert not stray_tasks()
+
+
+async def test_what_a_read_held_is_free_when_it_is_over() -> None:
+    """Fragments must not wait for the collector of cycles: readers would be given fresh memory meanwhile."""
+    group = Group(7)
+    block = encode(BLOCK, erasure(4, 2))
+    await group.cluster.put(block, b"")
+    gc.collect()
+    gc.disable()
+    try:
+        await group.cluster.get(block.ref)
+        await asyncio.sleep(0)
+        assert [found for found in gc.get_objects() if isinstance(found, Read)] == []
+    finally:
+        gc.enable()
 
 
 async def test_older_layouts_are_read_until_they_are_given_up() -> None:

@@ -47,3 +47,12 @@ def test_the_pool_keeps_no_more_than_told() -> None:
         pool.give(buffer)
     kept = [pool.take(MIB) for _ in range(3)]
     assert sum(any(buffer is other for other in buffers) for buffer in kept) == 1
+
+
+def test_sizes_that_nobody_asks_for_any_more_make_room() -> None:
+    pool = BufferPool(idle_max_bytes=MIB)
+    large, small = pool.take(MIB), pool.take(256 * KIB)
+    pool.give(large)
+    pool.give(small)
+    assert pool.take(256 * KIB) is small
+    assert pool.take(MIB) is not large

@@ -10,4 +10,5 @@ from tests.unit.tree.stores import sealing_threads
 def threads() -> Iterator[SealingThreads]:
     made = sealing_threads()
     yield made
+    assert made.blocks.taken == 0, "a tree kept something of the budget"
     made._executor.shutdown()
