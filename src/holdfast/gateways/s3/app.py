@@ -311,6 +311,10 @@ class _Exchange:
             (b"x-amz-id-2", self._app.host_id),
             (b"server-timing", self._timing()),
         )
+        if "expect" in self.headers and not self.body.received:
+            # The client asked to be told to go on, and never was. Some (botocore) take the next answer on this
+            # connection for the rest of this one, and wait for ever.
+            headers.append((b"connection", b"close"))
         status = answer.status
         if status not in (204, 304) and not answer.has_length:
             headers.append((b"content-length", str(len(answer.body)).encode("ascii")))

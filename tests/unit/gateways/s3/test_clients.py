@@ -155,6 +155,19 @@ def test_put_and_get(client: Any, bucket: str, size: int) -> None:
     assert (head["ContentLength"], head["ETag"]) == (size, put["ETag"])
 
 
+def test_an_answer_without_100_continue_does_not_spoil_the_next(server: int, bucket: str) -> None:
+    """An empty body and a refused one are answered without a 100; the next upload on the connection must not wait."""
+    client = _client(server, max_pool_connections=1, read_timeout=5)
+    for number in range(3):
+        client.put_object(Bucket=bucket, Key=f"empty/{number}", Body=b"")
+        client.put_object(Bucket=bucket, Key=f"full/{number}", Body=b"something")
+        with pytest.raises(ClientError) as error:
+            client.put_object(Bucket="no-such-bucket", Key="key", Body=b"something")
+        assert _code(error) == "NoSuchBucket"
+        client.put_object(Bucket=bucket, Key=f"again/{number}", Body=b"something")
+    client.close()
+
+
 @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
 def test_every_checksum(client: Any, bucket: str, algorithm: str) -> None:
     body = b"x" * 200_000
