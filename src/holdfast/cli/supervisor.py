@@ -106,6 +106,9 @@ def _remember_parent() -> None:
 
 
 def _die_with_parent() -> None:
+    # Our handlers would act on the parent's copy of things: told to end before it has its own, a child just ends.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != _parent:
         os._exit(1)
