@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ HOLDFAST = Path(sys.executable).with_name("holdfast")
 # A command that hangs fails its test rather than the whole run.
 COMMAND_MAX_SECONDS = 60
 
+HEALTHY_MAX_SECONDS = 20.0
+
 
 def command(server: Server, *arguments: object, environment: Mapping[str, str] | None = None) -> "Said":
     """Run `holdfast ...` on the server's store; DIR... are left to the environment."""
@@ -34,6 +37,15 @@ def command(server: Server, *arguments: object, environment: Mapping[str, str] |
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def wait_healthy(server: Server) -> None:
+    """Until `status` finds nothing to do. What a reader met just before is written down a moment later, and repaired
+    by the server itself."""
+    deadline = time.monotonic() + HEALTHY_MAX_SECONDS
+    while (said := command(server, "status")).status:
+        assert time.monotonic() < deadline, said.out
+        time.sleep(0.3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from holdfast.testing.server import Server
 from tests.integration.conftest import StartServer
-from tests.integration.operator import Objects, command
+from tests.integration.operator import Objects, command, wait_healthy
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating" / "losses.md"
 
@@ -105,7 +105,7 @@ def survive(start_server: StartServer, drives: int, losses: int, damage: str, *,
     check_writes(objects, is_writable=is_writable)
     replace(server, lost)
     check_clean(server)
-    command(server, "status").well()
+    wait_healthy(server)
     objects.put(3)
     objects.check()
     others = [path for path in server.directories if path not in lost][:losses]
@@ -152,7 +152,7 @@ def test_drives_swapped_for_each_other(start_server: StartServer) -> None:
     objects.put(1)
     objects.check()
     check_clean(server)
-    command(server, "status").well()
+    wait_healthy(server)
 
 
 def swap(one: Path, two: Path) -> None:
