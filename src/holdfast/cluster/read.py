@@ -90,7 +90,6 @@ class Read:
 
     async def run(self) -> Buffer:
         """The sealed block. Raises NotFound, NotEnoughFragments, Corrupt."""
-        self._timer = asyncio.ensure_future(self._pace())
         try:
             while True:
                 await self._collect()
@@ -133,6 +132,12 @@ class Read:
         while len(self._parts) < k:
             while len(self._parts.keys() | self._on_their_way()) < k and self._ask():
                 pass
+            if self._timer is None:
+                # Fragments in the page cache are here after one turn of the loop, and then nothing need be timed.
+                await asyncio.sleep(0)
+                if len(self._parts) >= k:
+                    return
+                self._timer = asyncio.ensure_future(self._pace())
             if self._is_late or (self._searched and not self._pending):
                 raise self._verdict()
             if not self._pending:
@@ -236,10 +241,17 @@ class Read:
     async def _stop(self) -> None:
         if self._was_hedged:
             self._slow.note(drive for _, drive in self._pending.values())
-        tasks = [*self._pending, *([self._timer] if self._timer else [])]
+        tasks = [task for task in self._pending if not _went_well(task)]
+        if self._timer is not None:
+            tasks.append(self._timer)
         # A cancelled task knows where it stood, which is in a method of ours. Without this the collector of cycles
         # would have to find us, with all the fragments that we hold.
         self._timer = None
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _went_well(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
