@@ -69,6 +69,8 @@ class Conditions:
     """Nothing may have that key (If-None-Match: *)."""
     if_match: str | None = None
     """The current version must have this ETag (without quotes); "*" is any."""
+    unless_match: str | None = None
+    """No current version may have this ETag (If-None-Match with one)."""
 
 
 NO_CONDITIONS = Conditions()

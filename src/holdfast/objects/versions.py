@@ -71,6 +71,13 @@ def check_conditions(conditions: Conditions, current: VersionRow | None) -> None
     there = current is not None and not current.delete_marker
     if conditions.if_none_match and there:
         raise ConditionFailed("the key has a current version")
+    if (
+        conditions.unless_match is not None
+        and there
+        and current is not None
+        and conditions.unless_match == current.etag
+    ):
+        raise ConditionFailed("the current version has this ETag")
     if conditions.if_match is not None:
         if not there:
             raise NoSuchObject("the key has no current version to match")

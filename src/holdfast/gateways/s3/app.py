@@ -20,11 +20,21 @@ from holdfast.core.ids import Buffer
 from holdfast.gateways.s3 import checksums, xml
 from holdfast.gateways.s3.access_log import AccessLog
 from holdfast.gateways.s3.body import DRAIN_MAX_BYTES, Body, ClientGone, Receive
-from holdfast.gateways.s3.call import RESERVED_BUCKET, XML_TYPE, Answer, Call, Header, split_path, split_query
+from holdfast.gateways.s3.call import (
+    RESERVED_BUCKET,
+    XML_TYPE,
+    Answer,
+    Call,
+    Header,
+    is_bucket_name,
+    split_path,
+    split_query,
+)
 from holdfast.gateways.s3.chunked import ChunkDecoder
 from holdfast.gateways.s3.errors import STATUS, S3Error, from_holdfast
 from holdfast.gateways.s3.metrics import Metrics
-from holdfast.gateways.s3.routing import Verb, check_headers, route
+from holdfast.gateways.s3.post_object import FormCall, is_form, open_form
+from holdfast.gateways.s3.routing import POST_OBJECT, Verb, check_headers, route
 from holdfast.gateways.s3.settings import Services, Settings
 from holdfast.gateways.s3.sigv4 import STREAMING, UNSIGNED_PAYLOAD, Identity, SignedRequest, verify
 
@@ -139,7 +149,7 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_app", "_bucket", "_checked", "_error", "_identity", "_key", "_receive", "_scope", "_send", "_sent",
+        "_access_key", "_app", "_bucket", "_checked", "_error", "_key", "_receive", "_scope", "_send", "_sent",
         "_started", "_verb", "body", "headers", "request_id",
     )  # fmt: skip
 
@@ -151,7 +161,7 @@ class _Exchange:
         self._started = app.clock.monotonic()
         self._checked = 0.0
         self._bucket = self._key = ""
-        self._identity: Identity | None = None
+        self._access_key = ""
         self._verb: Verb | None = None
         self._error: str | None = None
         self._sent = 0
@@ -214,8 +224,13 @@ class _Exchange:
         now_ns = app.clock.now_ns()
         if not host:
             raise S3Error("InvalidRequest", "Missing required header for this request: Host")
+        if not pairs and method == "POST" and "authorization" not in self.headers:
+            form = await self._open_form(services, path, host_bucket, now_ns)
+            if form is not None:
+                return await POST_OBJECT.serve(form)
         signed = SignedRequest(method, path, pairs, self.headers, _other_hosts(host, scope.get("server")))
-        self._identity = identity = verify(signed, services.credentials, app.settings.region, now_ns / 1e9)
+        identity = verify(signed, services.credentials, app.settings.region, now_ns / 1e9)
+        self._access_key = identity.access_key
         self._bucket, self._key = split_path(path, host_bucket)
         query = self._take_query(pairs)
         self._verb = verb = route(method, self._bucket, self._key, query, self.headers)
@@ -225,7 +240,6 @@ class _Exchange:
         call = Call(
             services.store,
             app.settings,
-            identity,
             method,
             self._bucket,
             self._key,
@@ -235,6 +249,23 @@ class _Exchange:
             now_ns,
         )
         return await verb.serve(call)
+
+    async def _open_form(self, services: Services, path: bytes, host_bucket: str, now_ns: int) -> FormCall | None:
+        """A form upload, its signature and its policy checked; None when the request is none."""
+        settings = self._app.settings
+        self._bucket, self._key = split_path(path, host_bucket)
+        call = Call(services.store, settings, "POST", self._bucket, self._key, {}, self.headers, self.body, now_ns)
+        if not is_form(call):
+            return None
+        self._verb = POST_OBJECT
+        if not is_bucket_name(self._bucket):
+            raise S3Error("NoSuchBucket", "The specified bucket does not exist", details={"BucketName": self._bucket})
+        check_headers(POST_OBJECT, "POST", self.headers, settings)
+        form = await open_form(call, services.credentials)
+        self._key, self._access_key = form.key, form.access_key
+        check_headers(POST_OBJECT, "POST", form.headers, settings)
+        self._checked = self._app.clock.monotonic()
+        return form
 
     def _take_query(self, pairs: list[tuple[str, str]]) -> dict[str, str]:
         """The parameters by name, the first of each; those that stand for headers join the headers.
@@ -377,7 +408,7 @@ class _Exchange:
                 time_ns=app.clock.now_ns(),
                 request_id=self.request_id,
                 remote=client[0] if client else "",
-                access_key=self._identity.access_key if self._identity is not None else "",
+                access_key=self._access_key,
                 verb=verb,
                 method=scope["method"],
                 path=(scope.get("raw_path") or b"").decode("latin-1"),

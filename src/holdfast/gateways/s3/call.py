@@ -14,7 +14,6 @@ from holdfast.core.limits import KEY_MAX_BYTES
 from holdfast.gateways.s3.body import Body
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.gateways.s3.settings import Settings
-from holdfast.gateways.s3.sigv4 import Identity
 from holdfast.objects.names import check_bucket_name
 from holdfast.objects.store import Store
 
@@ -43,11 +42,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A signed request that was routed to a verb."""
+    """A request that was routed to a verb: signed, but for a form, whose signature is in its body."""
 
     store: Store
     settings: Settings
-    identity: Identity
     method: str
     bucket: str
     key: str

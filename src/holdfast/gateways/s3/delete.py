@@ -12,7 +12,7 @@ from holdfast.objects.model import Deleted
 async def delete_object(call: Call) -> Answer:
     """DELETE /bucket/key. A key that is not there is no error."""
     conditions = metadata.write_conditions(call)
-    if conditions.if_none_match:
+    if conditions.if_none_match or conditions.unless_match is not None:
         raise not_implemented("If-None-Match")
     deleted = await call.store.delete_object(call.bucket, call.key, version(call), conditions)
     headers: list[Header] = []

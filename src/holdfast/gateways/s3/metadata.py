@@ -7,7 +7,7 @@ encoding.
 from collections.abc import Mapping
 
 from holdfast.core.limits import USER_METADATA_MAX_BYTES
-from holdfast.gateways.s3.call import Call, Header, http_date, quoted
+from holdfast.gateways.s3.call import Call, Header, http_date, quoted, unquoted
 from holdfast.gateways.s3.checksums import checksum_type
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.objects.model import NULL_VERSION, Conditions, ObjectInfo
@@ -54,16 +54,15 @@ def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_conditions(call: Call) -> Conditions:
-    """If-Match and If-None-Match of a write. What S3 does not know on writes either answers 501."""
+    """If-Match and If-None-Match of a write. S3 takes only * in If-None-Match; here it may be an ETag as well."""
     none_match = call.headers.get("if-none-match")
     match = call.headers.get("if-match")
-    if none_match is not None and none_match.strip() != "*":
-        raise S3Error("NotImplemented", "If-None-Match of a write must be *", details={"Header": "If-None-Match"})
     if none_match is not None and match is not None:
         raise S3Error("InvalidRequest", "If-Match and If-None-Match exclude each other.")
     return Conditions(
-        if_none_match=none_match is not None,
-        if_match=None if match is None else match.strip().removeprefix('"').removesuffix('"'),
+        if_none_match=none_match is not None and none_match.strip() == "*",
+        if_match=None if match is None else unquoted(match),
+        unless_match=None if none_match is None or none_match.strip() == "*" else unquoted(none_match),
     )
 
 

@@ -19,6 +19,7 @@ from holdfast.gateways.s3 import (
     list_objects,
     metadata,
     multipart,
+    post_object,
     put_object,
     tagging,
 )
@@ -193,9 +194,13 @@ _FROM_SOURCE: Mapping[str, Verb] = {
     ),
 }
 
+# Not picked by path and query, but by what is in the body; its headers are the form's fields.
+POST_OBJECT = _verb("PostObject", post_object.post_object, (), CHECKSUM_HEADERS)
+
 VERBS: tuple[Verb, ...] = (
     *(verb for picked in _PICKED.values() for verb in picked.values()),
     *_FROM_SOURCE.values(),
+    POST_OBJECT,
 )
 
 # Verbs whose body becomes an object keep `x-amz-meta-*`; elsewhere such a header means nothing and is let pass.

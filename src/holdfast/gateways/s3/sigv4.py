@@ -45,6 +45,7 @@ _AUTHORIZATION = re.compile(
 )
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _TIMESTAMP = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+_FORM_FIELDS = ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature")
 _PRESIGNED = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders")
 
 
@@ -159,6 +160,48 @@ def verify(request: SignedRequest, credentials: Credentials, region: str, now: f
     return _verify_header(request, authorization, credentials, region, now)
 
 
+def verify_form(fields: Mapping[str, str], credentials: Credentials, region: str) -> str:
+    """The access key that signed a form's policy. `fields` by name in lower case. Raises S3Error.
+
+    There is no time to compare: the policy says itself when it expires.
+    """
+    if "awsaccesskeyid" in fields or "signature" in fields:
+        raise S3Error("InvalidRequest", "Signature version 2 is not accepted. Please use AWS4-HMAC-SHA256.")
+    missing = [name for name in _FORM_FIELDS if name not in fields]
+    if missing:
+        raise S3Error("InvalidArgument", f"Bucket POST must contain a field named '{missing[0]}'.")
+    if fields["x-amz-algorithm"] != ALGORITHM:
+        raise S3Error("InvalidArgument", f'x-amz-algorithm only supports "{ALGORITHM}"')
+    if "x-amz-security-token" in fields:
+        raise S3Error("InvalidToken", "The provided token is malformed or otherwise invalid.")
+    timestamp, signature = fields["x-amz-date"], fields["x-amz-signature"]
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise S3Error("InvalidArgument", "x-amz-date must be in the ISO8601 Long Format yyyyMMdd'T'HHmmss'Z'")
+    access_key, _, key_region = _split_credential(fields["x-amz-credential"], timestamp, region, "InvalidArgument")
+    key = signing_key(_secret(credentials, access_key), timestamp[:8], key_region)
+    if not hmac.compare_digest(key.sign(fields["policy"].encode()), signature if signature.isascii() else ""):
+        raise _mismatch(access_key)
+    return access_key
+
+
+def _secret(credentials: Credentials, access_key: str) -> str:
+    try:
+        return credentials.secret(access_key)
+    except NotFound:
+        raise S3Error(
+            "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
+        ) from None
+
+
+def _mismatch(access_key: str) -> S3Error:
+    return S3Error(
+        "SignatureDoesNotMatch",
+        "The request signature we calculated does not match the signature you provided. Check your key and signing "
+        "method.",
+        details={"AWSAccessKeyId": access_key},
+    )
+
+
 def _verify_header(
     request: SignedRequest, authorization: str, credentials: Credentials, region: str, now: float
 ) -> Identity:
@@ -241,13 +284,7 @@ def _check(
     if signed is None:
         raise S3Error(malformed, "SignedHeaders must hold host, be sorted and without repetition.")
     _check_signed(signed, headers)
-    try:
-        secret = credentials.secret(access_key)
-    except NotFound:
-        raise S3Error(
-            "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
-        ) from None
-    key = signing_key(secret, timestamp[:8], key_region)
+    key = signing_key(_secret(credentials, access_key), timestamp[:8], key_region)
     path = canonical_path(request.path)
     query = canonical_query(request.query)
     for host in (headers["host"], *request.hosts):
@@ -256,12 +293,7 @@ def _check(
         expected = key.sign(string_to_sign(timestamp, scope, canonical))
         if hmac.compare_digest(expected, signature if signature.isascii() else ""):
             return Identity(access_key, payload, signature, key, timestamp, scope)
-    raise S3Error(
-        "SignatureDoesNotMatch",
-        "The request signature we calculated does not match the signature you provided. Check your key and signing "
-        "method.",
-        details={"AWSAccessKeyId": access_key},
-    )
+    raise _mismatch(access_key)
 
 
 @lru_cache(maxsize=1024)

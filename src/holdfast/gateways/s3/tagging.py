@@ -73,7 +73,7 @@ async def _read_document(call: Call) -> list[tuple[str, str]]:
 
 def _answer(tags: Mapping[str, str], headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
     parts = ["<TagSet>"]
-    for key, value in tags.items():
+    for key, value in sorted(tags.items()):
         parts += ("<Tag>", xml.element("Key", key), xml.element("Value", value), "</Tag>")
     parts.append("</TagSet>")
     return Answer(200, [XML_TYPE, *headers], xml.document("Tagging", parts))

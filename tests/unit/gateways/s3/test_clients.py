@@ -127,6 +127,22 @@ def test_copies(client: Any, bucket: str) -> None:
     assert client.get_object_tagging(Bucket=bucket, Key="whole")["TagSet"] == [{"Key": "t", "Value": "1"}]
 
 
+def test_forms(client: Any, bucket: str, server: int) -> None:
+    conditions = [["content-length-range", 3, 10], ["starts-with", "$x-amz-meta-a", "1"]]
+    signer = _client(server, signature_version="s3v4")
+    post = signer.generate_presigned_post(bucket, "up/${filename}", Conditions=conditions)
+
+    def send(body: bytes, **fields: str) -> int:
+        form = {**post["fields"], "x-amz-meta-a": "12", **fields, "file": ("na me.txt", body)}
+        return urllib3.request("POST", post["url"], fields=form, retries=False).status
+
+    assert send(b"hello") == 204
+    found = client.get_object(Bucket=bucket, Key="up/na me.txt")
+    assert (found["Body"].read(), found["Metadata"]) == (b"hello", {"a": "12"})
+    refused = [send(b"x" * 11), send(b"x"), send(b"abc", key="other"), send(b"abc", **{"x-amz-meta-a": "2"})]
+    assert refused == [400, 400, 403, 403]
+
+
 def test_tags(client: Any, bucket: str) -> None:
     tags = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": ""}]
     client.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})

@@ -218,3 +218,11 @@ def test_any_source_range_is_parsed_or_refused(text: str) -> None:
     assert isinstance(found, ByteRange)
     assert text == f"bytes={text[6:].partition('-')[0]}-{text.rpartition('-')[2]}"
     assert (found.start, found.end - 1) == tuple(int(number) for number in text[6:].split("-"))
+
+
+async def test_a_put_that_must_not_repeat_what_is_there(driver: Driver) -> None:
+    etag = (await driver.request("PUT", "/bucket/k", (), {"if-none-match": '"any"'}, b"abc")).headers["etag"]
+    assert (await driver.request("PUT", "/bucket/k", (), {"if-none-match": etag}, b"abc")).status == 412
+    assert (await driver.request("PUT", "/bucket/k", (), {"if-none-match": '"any"'}, b"other")).status == 200
+    assert (await driver.request("GET", "/bucket/k")).body == b"other"
+    assert (await driver.request("DELETE", "/bucket/k", headers={"if-none-match": etag})).status == 501
