@@ -168,6 +168,8 @@ class Upload:
     key: str
     id: str
     created_ns: int
+    checksum: tuple[str, str] | None = None
+    """Algorithm and type that were asked for when it was started. Not in listings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,6 +279,12 @@ class Store:
         """Raises NoSuchBucket, InvalidName."""
         return await self._uploads.create(bucket, encode_key(key), options)
 
+    async def upload(self, bucket: str, key: str, upload_id: str) -> Upload:
+        """An upload in flight. Raises NoSuchBucket, NoSuchUpload."""
+        opened = await self._uploads.open(bucket, encode_key(key), upload_id)
+        checksum = next(iter(opened.row.checksums.items()), None)
+        return Upload(key, upload_id, opened.row.created_ns, checksum)
+
     async def put_part(
         self, bucket: str, key: str, upload_id: str, number: int, body: Body, options: PutOptions
     ) -> Part:

@@ -5,6 +5,7 @@ from holdfast.core.ranges import ByteRange
 from holdfast.gateways.s3 import conditions, metadata
 from holdfast.gateways.s3.body import WHOLE_BODY_MAX_BYTES
 from holdfast.gateways.s3.call import Answer, Call, Header, integer, version
+from holdfast.gateways.s3.checksums import checksum_type
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.objects.errors import MarkedDeleted
 from holdfast.objects.model import ObjectInfo
@@ -76,12 +77,27 @@ def _prepare(call: Call, info: ObjectInfo) -> tuple[int, list[Header], ByteRange
         wanted = conditions.parse_range(text, info.size) if applies else None
         status = 200 if wanted is None else 206
     if status == 206:
+        summed = any(header[0].startswith(b"x-amz-checksum-") for header in headers)
         headers = _without_checksums(headers)
+        if "partNumber" in call.query and summed:
+            headers += _part_checksums(call, info)
         if wanted is not None:
             headers.append((b"content-range", f"bytes {wanted.start}-{wanted.end - 1}/{info.size}".encode("ascii")))
     length = info.size if wanted is None else wanted.length
     headers.append((b"content-length", str(length).encode("ascii")))
     return status, headers, wanted
+
+
+def _part_checksums(call: Call, info: ObjectInfo) -> list[Header]:
+    """Those of the part that is read, with the type of the whole's."""
+    number = integer(call, "partNumber", 1, PARTS_MAX_COUNT, minimum=1)
+    headers: list[Header] = []
+    for algorithm, value in info.checksums.items():
+        if algorithm in info.part_checksums:
+            part = info.part_checksums[algorithm][number - 1]
+            headers.append((f"x-amz-checksum-{algorithm}".encode("ascii"), part.encode("ascii")))
+            headers.append((b"x-amz-checksum-type", checksum_type(value).encode("ascii")))
+    return headers
 
 
 def _without_checksums(headers: list[Header]) -> list[Header]:

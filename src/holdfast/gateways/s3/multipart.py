@@ -163,6 +163,7 @@ async def _made_checksum(call: Call, upload_id: str, named: Sequence[CompletedPa
     """
     announced = _announced_checksum(call)
     try:
+        declared = (await call.store.upload(call.bucket, call.key, upload_id)).checksum
         stored = await _stored_parts(call, upload_id)
     except NoSuchUpload:
         return {}  # completed before, perhaps: the store knows
@@ -174,10 +175,15 @@ async def _made_checksum(call: Call, upload_id: str, named: Sequence[CompletedPa
         raise S3Error("InvalidRequest", "The parts were not uploaded with the checksum that the request names.")
     if not common:
         return {}
-    algorithm = announced.algorithm if announced is not None else min(common)
-    kind = call.headers.get("x-amz-checksum-type", "").upper() or (
-        announced.kind if announced is not None else checksums.default_type(algorithm)
-    )
+    if announced is not None:
+        algorithm = announced.algorithm
+    else:
+        algorithm = declared[0] if declared is not None and declared[0] in common else min(common)
+    kind = call.headers.get("x-amz-checksum-type", "").upper()
+    if not kind and declared is not None and declared[0] == algorithm:
+        kind = declared[1]
+    if not kind:
+        kind = announced.kind if announced is not None else checksums.default_type(algorithm)
     if kind not in (checksums.FULL_OBJECT, checksums.COMPOSITE):
         raise S3Error("InvalidRequest", "Value for x-amz-checksum-type header is invalid.")
     _check_type(algorithm, kind)

@@ -157,7 +157,7 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
             "GetObjectAttributes",
             attributes.get_object_attributes,
             ("attributes", "versionId"),
-            frozenset(("x-amz-object-attributes",)),
+            frozenset(("x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker")),
         ),
         "tagging": _verb("GetObjectTagging", tagging.get_object_tagging, ("tagging", "versionId")),
         "uploadId": _verb("ListParts", multipart.list_parts, ("uploadId", "max-parts", "part-number-marker")),
