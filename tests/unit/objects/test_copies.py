@@ -249,3 +249,22 @@ async def test_an_upload_of_very_many_parts_is_aborted(world: World) -> None:
     await world.store.abort_upload("bucket", "b", upload.id)
     await world.store.delete_object("bucket", "a")
     assert await world.live_contents() == 0
+
+
+async def test_an_upload_of_very_many_parts_is_completed(world: World) -> None:
+    """More parts than half of what one commit may expect."""
+    await put(world, "a", PART)
+    upload = await world.store.create_upload("bucket", "b", PutOptions())
+    named = []
+    for number in range(1, 8301):
+        part = (await world.store.copy_part(CopySource("bucket", "a"), None, "bucket", "b", upload.id, number)).made
+        named.append(CompletedPart(number, part.etag))
+    made = await world.store.complete_upload("bucket", "b", upload.id, named, PutOptions())
+    assert made.size == 8300 * len(PART)
+    reader = await world.store.open_object("bucket", "b")
+    middle = ByteRange(4000 * len(PART) - 3, 4000 * len(PART) + 3)
+    assert await collect(reader.read(middle)) == PART[-3:] + PART[:3]
+    await world.store.delete_object("bucket", "a")
+    await world.store.delete_object("bucket", "b")
+    await world.collect_garbage()
+    assert await world.live_contents() == 0
