@@ -103,7 +103,7 @@ class HashRates:
 
 def hash_rates(length: int = 32 * MIB) -> HashRates:
     """What the hashes that S3 demands leave of a core."""
-    piece = os.urandom(MIB)  # noqa: TID251 - any bytes do
+    piece = os.urandom(MIB)
 
     def rate(kind: type) -> float:
         hasher = kind()

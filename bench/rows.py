@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import md5, sha256
-from random import Random  # noqa: TID251 - seeded: the same load every time
+from random import Random
 from urllib.parse import quote
 
 from bench.loop import Request

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded
+from random import Random
 from typing import Any
 
 import boto3

@@ -7,7 +7,7 @@ starts the store again. What the clients saw before, between and after is one hi
 
 import time
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded
+from random import Random
 
 import pytest
 

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded
+from random import Random
 
 import pytest
 from botocore.exceptions import ClientError

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded
+from random import Random
 
 import pytest
 

@@ -4,7 +4,7 @@ The proofs are the ones that the real store passes, with the same loads and the 
 """
 
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded
+from random import Random
 
 import pytest
 

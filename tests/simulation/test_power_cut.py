@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded: a failing cut can be made again
+from random import Random
 from shutil import rmtree
 
 import msgspec
