@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from random import Random  # noqa: TID251  seeded
+from random import Random
 
 from holdfast.core.errors import NotFound
 from holdfast.drives.directory import DirectoryDrive

@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from random import Random  # noqa: TID251  seeded
+from random import Random
 
 from holdfast.drives.directory import open_drive
 from holdfast.drives.os_disk import OsDisk
@@ -21,7 +21,7 @@ class SystemRandomness:
     """Two processes must not draw the same segment ids."""
 
     def bytes(self, count: int) -> bytes:
-        return os.urandom(count)  # noqa: TID251  a process of its own has nobody to get chance from
+        return os.urandom(count)
 
 
 def say(*words: object) -> None:

@@ -19,7 +19,7 @@ class Chance:
     """`core.clock.Randomness` by the operating system."""
 
     def bytes(self, count: int) -> bytes:
-        return os.urandom(count)  # noqa: TID251  the real thing
+        return os.urandom(count)
 
 
 @dataclass(frozen=True)

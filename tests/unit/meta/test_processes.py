@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from random import Random  # noqa: TID251  seeded
+from random import Random
 from typing import cast
 
 import pytest

@@ -8,7 +8,7 @@ import heapq
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded: the same history every time
+from random import Random
 from time import process_time
 
 import pytest

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from hashlib import md5
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded
+from random import Random
 
 import pytest
 

@@ -16,7 +16,7 @@ SECRET_KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
 class SystemClock:
     def now_ns(self) -> int:
-        return time.time_ns()  # noqa: TID251  real clients sign with the real time
+        return time.time_ns()
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -27,7 +27,7 @@ class SystemClock:
 
 class SystemRandomness:
     def bytes(self, count: int) -> bytes:
-        return os.urandom(count)  # noqa: TID251  a real server needs ids that differ
+        return os.urandom(count)
 
 
 class OneKey:
