@@ -17,7 +17,7 @@ from holdfast.core.limits import KIB, MIB
 # Mappings are of whole multiples of this, so that blocks of nearly one size share them.
 GRAIN_BYTES = 256 * KIB
 
-# What the pool may keep per process, in use and idle: what the blocks that a process may have in its pipelines (32) take
+# What the pool may keep per process, in use and idle: what the 32 blocks that a process may have in its pipelines take
 # here, 2.25 MiB each, joined and opened, or sealed and parity. With half of that, four downloads of 64 MiB at once met
 # 110 page faults a MiB; so they meet 4.
 KEPT_MAX_BYTES = 72 * MIB
