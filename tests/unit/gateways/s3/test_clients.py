@@ -247,7 +247,9 @@ def test_multipart(client: Any, bucket: str) -> None:
     )
     assert (attributes["ETag"], attributes["ObjectSize"]) == (head["ETag"].strip('"'), len(body))
     assert attributes["Checksum"] == {"ChecksumCRC32": head["ChecksumCRC32"], "ChecksumType": "COMPOSITE"}
-    assert (attributes["ObjectParts"], attributes["StorageClass"]) == ({"TotalPartsCount": 3}, "STANDARD")
+    assert (attributes["ObjectParts"]["TotalPartsCount"], attributes["StorageClass"]) == (3, "STANDARD")
+    assert sum(part["Size"] for part in attributes["ObjectParts"]["Parts"]) == attributes["ObjectSize"]
+    assert all(part["ChecksumCRC32"] for part in attributes["ObjectParts"]["Parts"])
     part = client.get_object(Bucket=bucket, Key="big", PartNumber=2)
     assert part["PartsCount"] == 3
     assert part["Body"].read() == body[5 * MIB : 10 * MIB]
