@@ -46,6 +46,9 @@ from holdfast.upkeep.interface import (
 # Rows read at once: a page that is decoded in about a millisecond.
 PAGE_COUNT = 200
 
+# Each content that is let go of takes two rows of a commit, of which there may be COMMIT_CHANGES_MAX_COUNT.
+EXTENTS_AT_ONCE_COUNT = 4000
+
 # Rows of this kind change under a walk; whoever loses so many races in a row waits for the next round of upkeep.
 ATTEMPTS_MAX_COUNT = 16
 
@@ -148,7 +151,7 @@ class RowCatalogue:
         return found
 
     async def forget(self, content: ContentId) -> None:
-        """A composite gives up the contents that it is made of, in the same commit."""
+        """A composite gives up the contents that it is made of, in the same commit, or of many in several."""
         for _ in range(ATTEMPTS_MAX_COUNT):
             try:
                 found, row = await self._references.read(content)
@@ -156,10 +159,13 @@ class RowCatalogue:
                 return
             if not row.condemned_ns:
                 raise PreconditionFailed(f"content {content.hex()} is live")
-            dropped = await self._references.move(dropped=[ContentId(extent.content) for extent in row.extents])
+            given_up, kept = row.extents[:EXTENTS_AT_ONCE_COUNT], row.extents[EXTENTS_AT_ONCE_COUNT:]
+            dropped = await self._references.move(dropped=[ContentId(extent.content) for extent in given_up])
             changes: list[Change] = [Delete(found.key), Delete(condemned_row_key(row.condemned_ns, content))]
+            if kept:
+                changes = [Put(found.key, msgspec.structs.replace(row, extents=kept).encode())]
             expecting: list[Expectation] = [HasToken(found.key, found.token)]
-            if await self._try([*changes, *dropped.changes], [*expecting, *dropped.expecting]):
+            if await self._try([*changes, *dropped.changes], [*expecting, *dropped.expecting]) and not kept:
                 return
         raise Unavailable(f"content {content.hex()} keeps changing")
 

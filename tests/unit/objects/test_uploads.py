@@ -4,8 +4,11 @@ import hashlib
 
 import pytest
 
-from holdfast.core.errors import InvalidRequest
-from holdfast.core.limits import PART_MIN_BYTES
+from holdfast.cli.catalogue import RowCatalogue
+from holdfast.core.errors import InvalidRequest, NotFound
+from holdfast.core.ids import Token
+from holdfast.core.limits import PART_MIN_BYTES, PARTS_MAX_COUNT
+from holdfast.meta.interface import Put
 from holdfast.objects.errors import (
     BucketNotEmpty,
     EntityTooSmall,
@@ -14,6 +17,7 @@ from holdfast.objects.errors import (
     NoSuchUpload,
 )
 from holdfast.objects.model import CompletedPart, Part, PutOptions
+from holdfast.objects.rows import ContentRow, Extent, condemned_row_key, content_row_key
 from tests.unit.objects.world import World, collect
 
 FIRST = bytes(range(256)) * (PART_MIN_BYTES // 256) + b"and a little more"
@@ -150,3 +154,27 @@ async def test_uploads_are_listed_in_order(world: World) -> None:
     assert first.resume is not None
     rest = await world.store.list_uploads("bucket", after=first.resume)
     assert [u.id for u in first.uploads + rest.uploads] == [u.id for u in page.uploads]
+
+
+async def test_a_composite_of_ten_thousand_contents_is_forgotten(world: World) -> None:
+    """More than one commit may change."""
+    session = await world.sessions.current()
+    contents = [world.sessions.new_content(session) for _ in range(PARTS_MAX_COUNT)]
+    simple = ContentRow(1, 1, 1, 1, 0, b"root", None, [], [], ("copies", 1, 0), 1)
+    whole = world.sessions.new_content(session)
+    composite = ContentRow(
+        1, 0, len(contents), 1, 1, None, None, [Extent(c, 0, 1) for c in contents], [], ("", 0, 0), 0
+    )
+    for first in range(0, len(contents), 1000):
+        rows = [Put(content_row_key(content), simple.encode()) for content in contents[first : first + 1000]]
+        await world.meta.commit(rows, token=Token(bytes(16)))
+    await world.meta.commit(
+        [Put(content_row_key(whole), composite.encode()), Put(condemned_row_key(1, whole), b"")],
+        token=Token(bytes(16)),
+    )
+    catalogue = RowCatalogue(world.meta, world.contents, world.tags, world.clock, world.randomness)
+    await catalogue.forget(whole)
+    with pytest.raises(NotFound):
+        await world.meta.get(content_row_key(whole))
+    row = await world.meta.get(content_row_key(contents[-1]))
+    assert ContentRow.decode(row.value).refs == 0
