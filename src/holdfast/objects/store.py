@@ -61,9 +61,9 @@ from holdfast.objects.versions import Draft, info
 # Another round is needed only when an upload was started in the middle of the one before.
 DELETE_ATTEMPTS_MAX_COUNT = 16
 
-# Blocks of all uploads of a process that are filling, hashed or sealed: twelve uploads at full speed, or one buffer each
-# for four times as many. 48 MiB of a worker; what sealing and coding make of them is bounded by `tree.threads`, and
-# ADR 16 adds it all up.
+# Blocks of all uploads of a process that are filling, hashed or sealed: twelve uploads at full speed, or one buffer
+# each for four times as many. 48 MiB of a worker; what sealing and coding make of them is bounded by `tree.threads`,
+# and ADR 16 adds it all up.
 BUFFERS_COUNT = 48
 
 
