@@ -37,6 +37,8 @@ async def reopened(root: Path, *numbers: int) -> LocalMeta:
     )
 
 
+# Once found a drive short ("1 of the store's 3 drives answer"); see docs/known-limits.md.
+@pytest.mark.soak
 @pytest.mark.parametrize("running", [True, False])
 async def test_one_of_two(tmp_path: Path, running: bool) -> None:
     place = Place(tmp_path, 2, 1).create()
