@@ -23,8 +23,7 @@ run: setup  ## a store over six directories under ./data, answering S3 on 127.0.
 	@exec $(BIN)/holdfast serve $(foreach n,1 2 3 4 5 6,$(DATA)/drive$(n))
 
 test: setup  ## every test but the soaks
-	$(BIN)/python -m pytest -q -m "not soak and not heavy" -n 2
-	$(BIN)/python -m pytest -q -m "heavy and not soak"
+	$(BIN)/python -m pytest -q -m "not soak" -n 2
 
 demo: setup  ## lose two drives during a download, and get every byte back
 	$(BIN)/python -m bench.demo
