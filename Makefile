@@ -29,7 +29,7 @@ demo: setup  ## lose two drives during a download, and get every byte back
 	$(BIN)/python -m bench.demo
 
 bench: setup  ## measure this machine: requests, throughput, memory
-	$(BIN)/python -m bench.suite
+	$(BIN)/python -m bench.load --target 6 --target floor
 
 soak: setup  ## the long proofs: hundreds of kills, every power cut, all planted bugs
 	$(BIN)/python -m pytest -q -m soak
