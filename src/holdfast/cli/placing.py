@@ -9,7 +9,7 @@ from holdfast.placement import Layout, PartitionTable, partition_table
 
 
 class TablePlacing:
-    """`upkeep.interface.Placing` of one layout."""
+    """`cluster.heal.Placing` of one layout."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout

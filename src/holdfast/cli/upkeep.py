@@ -18,6 +18,7 @@ from holdfast.cli.placing import RowLayouts
 from holdfast.cli.settings import Settings
 from holdfast.cli.system import keep_freed_memory
 from holdfast.cli.turns import MOVING, RECODING, InTurn
+from holdfast.cluster.heal import Healer
 from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import DriveId
 from holdfast.core.limits import MIB
@@ -26,7 +27,6 @@ from holdfast.meta.local.care import Finding
 from holdfast.upkeep.audit import Auditor
 from holdfast.upkeep.chores import Compaction, Periodic
 from holdfast.upkeep.collect import Collector
-from holdfast.upkeep.heal import Healer
 from holdfast.upkeep.interface import TagOpener
 from holdfast.upkeep.rebalance import Rebalancer
 from holdfast.upkeep.recode import Recoder

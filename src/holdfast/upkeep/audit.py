@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from holdfast.cluster.heal import Healer, Placing
+from holdfast.cluster.plan import BlockPlan, Survey, plan_block
 from holdfast.core.clock import Clock
 from holdfast.core.ids import ContentId
-from holdfast.upkeep.heal import Healer
-from holdfast.upkeep.interface import Catalogue, Layouts, Placing, StoredBlock
-from holdfast.upkeep.plan import BlockPlan, Survey, plan_block
+from holdfast.upkeep.interface import Catalogue, Layouts, StoredBlock
 from holdfast.upkeep.progress import Record, Saver, load
 from holdfast.upkeep.walk import End, Walk, next_batch, walk_kept
 from holdfast.upkeep.worker import State, Wake
@@ -141,7 +141,7 @@ class Auditor:
 
     async def _look(self, record: AuditRecord, blocks: Sequence[StoredBlock]) -> None:
         layouts = await self._layouts.live()
-        surveys = await self._healer.survey(blocks, layouts[0])
+        surveys = await self._healer.survey([block.ref for block in blocks], layouts[0])
         damaged = []
         for block, survey in zip(blocks, surveys, strict=True):
             plan = plan_of(block, survey, layouts[0])

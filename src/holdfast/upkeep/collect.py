@@ -11,13 +11,13 @@ Rules:
 - When space is short the grace gives way: room for new writes is worth more than old backups.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from holdfast.cluster.heal import delete_everywhere
 from holdfast.core.clock import Clock
 from holdfast.core.errors import NotFound, PreconditionFailed, Unavailable
 from holdfast.core.ids import ContentId, DriveId
-from holdfast.drives.interface import Drive, DriveUsage, FragmentKey
+from holdfast.drives.interface import Drive, DriveUsage
 from holdfast.upkeep.interface import Catalogue, Condemned, Liveness, StoredBlock
 from holdfast.upkeep.progress import Record, Saver
 from holdfast.upkeep.walk import Batch, End, Walk, next_batch
@@ -132,13 +132,8 @@ class Collector:
             return
         liveness = await self._catalogue.liveness(contents)
         doomed = {content for content, state in zip(contents, liveness, strict=True) if state is Liveness.CONDEMNED}
-        keys = [
-            FragmentKey(block.ref.id, index)
-            for block in batch.blocks
-            if block.tagged.content in doomed
-            for index in range(block.ref.code.width)
-        ]
-        await _delete_everywhere(self._drives, keys)
+        # What a silent drive keeps, the sweep finds when it is back.
+        await delete_everywhere(self._drives, [b.ref for b in batch.blocks if b.tagged.content in doomed])
         for end in batch.ended:
             if end.content in doomed:
                 await self._forget(end.content)
@@ -149,13 +144,3 @@ class Collector:
         except PreconditionFailed:
             return  # it lives again: a restore came between
         self._collected += 1
-
-
-async def _delete_everywhere(drives: Mapping[DriveId, Drive], keys: Sequence[FragmentKey]) -> None:
-    """Delete fragments from every drive that answers: what a silent one keeps, the sweep finds when it is back."""
-    if not keys:
-        return
-    outcomes = await asyncio.gather(*(drive.delete(keys) for drive in drives.values()), return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException) and not isinstance(outcome, Unavailable):
-            raise outcome

@@ -9,22 +9,21 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from holdfast.cluster.heal import Placing, survey_blocks
+from holdfast.cluster.plan import Survey
 from holdfast.core.errors import Corrupt, NotFound, Unavailable
 from holdfast.core.ids import BlockId, ContentId, DriveId
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
 from holdfast.upkeep.audit import plan_of
-from holdfast.upkeep.heal import survey_blocks
 from holdfast.upkeep.interface import (
     Catalogue,
     Layouts,
     Liveness,
-    Placing,
     StoredBlock,
     TaggedContent,
     TagOpener,
     attribute,
 )
-from holdfast.upkeep.plan import Survey
 from holdfast.upkeep.scrub import check
 from holdfast.upkeep.walk import next_batch, walk_kept
 

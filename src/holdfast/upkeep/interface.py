@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from holdfast.cluster.heal import LiveLayouts
 from holdfast.core.errors import Corrupt, HoldfastError
 from holdfast.core.ids import BlockId, Buffer, ContentId, DriveId, SessionId
 from holdfast.erasure.code import BlockRef, Code
@@ -202,23 +203,8 @@ class Catalogue(Protocol):
         ...
 
 
-class Placing(Protocol):
-    """Where one layout wants the fragments of a block: the partition table for the block's width."""
-
-    @property
-    def version(self) -> int: ...
-
-    def drives(self, ref: BlockRef) -> tuple[DriveId, ...]:
-        """Active drives in the order of preference: fragment i belongs on the i-th, hand-offs go to those behind."""
-        ...
-
-
-class Layouts(Protocol):
-    """The layouts that are in use. Read anew by every call: another process may have changed them."""
-
-    async def live(self) -> Sequence[Placing]:
-        """Newest first, at least one."""
-        ...
+class Layouts(LiveLayouts, Protocol):
+    """The layouts that are in use, and the end of those that are not any more."""
 
     async def retire(self, version: int) -> None:
         """Every fragment has left that layout: readers need not try it any more. Missing is fine.

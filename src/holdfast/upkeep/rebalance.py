@@ -15,12 +15,12 @@ Rules:
 import asyncio
 from collections.abc import Callable, Sequence
 
+from holdfast.cluster.heal import Healer, Placing
+from holdfast.cluster.plan import plan_block
 from holdfast.core.clock import Clock
 from holdfast.core.errors import Corrupt
 from holdfast.core.ids import ContentId
-from holdfast.upkeep.heal import Healer
-from holdfast.upkeep.interface import Catalogue, ContentEntry, Layouts, Placing, StoredBlock
-from holdfast.upkeep.plan import plan_block
+from holdfast.upkeep.interface import Catalogue, ContentEntry, Layouts, StoredBlock
 from holdfast.upkeep.progress import Record, Saver, load
 from holdfast.upkeep.walk import End, Walk, next_batch, walk_kept
 from holdfast.upkeep.worker import State, Wake
@@ -117,7 +117,7 @@ class Rebalancer:
         self._walk = None
 
     async def _move(self, record: RebalanceRecord, newest: Placing, blocks: Sequence[StoredBlock]) -> None:
-        surveys = await self._healer.survey(blocks, newest)
+        surveys = await self._healer.survey([block.ref for block in blocks], newest)
         todo = []
         for block, survey in zip(blocks, surveys, strict=True):
             if block.unread is not None:
@@ -127,7 +127,7 @@ class Rebalancer:
         for start in range(0, len(todo), TOGETHER):
             group = todo[start : start + TOGETHER]
             outcomes = await asyncio.gather(
-                *(self._healer.heal(block, survey) for block, survey in group), return_exceptions=True
+                *(self._healer.heal(block.ref, block.tag, survey) for block, survey in group), return_exceptions=True
             )
             for (block, _), outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, Corrupt):

@@ -13,11 +13,11 @@ Rules:
 import asyncio
 from collections.abc import Sequence
 
+from holdfast.cluster.heal import Healed, Healer
+from holdfast.cluster.plan import BlockPlan
 from holdfast.core.clock import Clock
 from holdfast.core.errors import Corrupt
-from holdfast.upkeep.heal import Healed, Healer
 from holdfast.upkeep.interface import Catalogue, Liveness, RepairTask
-from holdfast.upkeep.plan import BlockPlan
 from holdfast.upkeep.progress import Rate, Record, Saver
 from holdfast.upkeep.worker import State, Wake
 
@@ -104,7 +104,7 @@ class Repairer:
         """How many of `tasks` are done with."""
         contents = [task.block.tagged.content for task in tasks]
         liveness = await self._catalogue.liveness(contents)
-        plans = await self._healer.plan([task.block for task in tasks])
+        plans = await self._healer.plan([task.block.ref for task in tasks])
         work = list(zip(tasks, liveness, plans, strict=True))
         done = 0
         for start in range(0, len(work), TOGETHER):
@@ -129,7 +129,7 @@ class Repairer:
         if plan.idle and not plan.whole and not self._reads_waiting:
             return Healed(whole=False, lost=plan.lost)
         try:
-            return await self._healer.heal(task.block)
+            return await self._healer.heal(task.block.ref, task.block.tag)
         except Corrupt:
             # Good fragments that do not make up the block: whoever wrote it was wrong. Nothing here can mend that.
             return Healed(whole=False, lost=True)

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from blake3 import blake3
 
 from holdfast.cluster import Cluster
+from holdfast.cluster.heal import Healer
+from holdfast.cluster.places import Places
 from holdfast.core.clock import Clock
 from holdfast.core.errors import Corrupt, Full, HoldfastError
 from holdfast.core.ids import BlockId, DriveId
@@ -16,7 +18,7 @@ from holdfast.core.ranges import ByteRange
 from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart
 from holdfast.drives.memory import MemoryDrive
 from holdfast.erasure import BlockRef
-from holdfast.placement import Layout, LayoutDrive, first_layout
+from holdfast.placement import Layout, LayoutDrive, first_layout, partition_table
 from holdfast.testing.clock import FakeClock
 
 T = TypeVar("T")
@@ -119,8 +121,32 @@ class FakeDrive:
         return {info.key.index for info in await self.memory.list(None, 1 << 30) if info.key.block == block}
 
 
+@dataclass(frozen=True)
+class TablePlacing:
+    """A layout as a healer sees it."""
+
+    layout: Layout
+
+    @property
+    def version(self) -> int:
+        return self.layout.version
+
+    def drives(self, ref: BlockRef) -> tuple[DriveId, ...]:
+        return partition_table(self.layout, ref.code.width).drives(ref.id)
+
+
+class LiveLayouts:
+    """The layouts that a cluster follows."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    async def live(self) -> list[TablePlacing]:
+        return [TablePlacing(layout) for layout in self._places._layouts.values()]
+
+
 class Group:
-    """Drives 0 to count-1, a layout of them, and a cluster over both; damage is noted."""
+    """Drives 0 to count-1, a layout of them, a cluster and a healer over both; damage is noted."""
 
     def __init__(self, count: int, clock: Clock | None = None, spare: int = 0) -> None:
         self.clock = clock or FakeClock()
@@ -134,14 +160,24 @@ class Group:
             on_damage=lambda *found: self.damage.append(found),
             executor=InlineExecutor(),
         )
+        self.healer = Healer(self.drives, LiveLayouts(self.cluster._places), executor=InlineExecutor())
 
     def __getitem__(self, number: int) -> FakeDrive:
         return self.drives[drive_id(number)]
 
     async def homes(self, ref: BlockRef) -> list[FakeDrive]:
         """The home of each fragment by the newest layout."""
-        stat = await self.cluster.stat(ref)
-        return [self.drives[home] for home in stat.homes if home is not None]
+        table = await self.cluster._places.newest(ref.code.width)
+        return [self.drives[home] for home in table.homes(ref.id)]
+
+    async def holders(self, ref: BlockRef) -> list[set[DriveId]]:
+        """Which drives hold each fragment, good or not, whether they answer or not."""
+        held = {drive: await fake.holds(ref) for drive, fake in self.drives.items()}
+        return [{drive for drive, indexes in held.items() if index in indexes} for index in range(ref.code.width)]
+
+    async def is_whole(self, ref: BlockRef) -> bool:
+        """Whether every fragment is at home and nowhere else."""
+        return await self.holders(ref) == [{home.id} for home in await self.homes(ref)]
 
     @property
     def running(self) -> int:

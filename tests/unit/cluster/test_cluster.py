@@ -1,23 +1,24 @@
-"""Quorum writes, checked reads, handoffs, hedging, repair: each rule with a test that breaks without it."""
+"""Quorum writes, checked reads, handoffs, hedging: each rule with a test that breaks without it."""
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pytest
 
 from holdfast.cluster import Cluster
+from holdfast.cluster.heal import delete_everywhere, survey_blocks
 from holdfast.cluster.latency import HEDGE_MAX_SECONDS, HEDGE_MIN_SECONDS, Latency
 from holdfast.cluster.places import LAYOUTS_LIVE_MAX_COUNT
 from holdfast.cluster.read import INLINE_MAX_BYTES, READ_TIMEOUT_SECONDS, Read
 from holdfast.cluster.write import GRACE_SECONDS, HANDOFF_AFTER_SECONDS, WRITE_TIMEOUT_SECONDS
 from holdfast.core.errors import Corrupt, Full, InvalidRequest, NodeDown, NotEnoughFragments, NotFound, Unavailable
 from holdfast.core.ids import BlockId
-from holdfast.drives.interface import Fragment, FragmentKey
+from holdfast.drives.interface import FragmentKey
 from holdfast.erasure import BlockRef, Code, copies, encode, erasure
-from holdfast.placement import LayoutDrive, State, add, first_layout, replace_drive, retire
+from holdfast.placement import LayoutDrive, State, add, first_layout, retire
 from holdfast.testing.clock import FakeClock
 from tests.unit.cluster.fakes import Group, drive_id, layout_of, stray_tasks
 from tests.unit.erasure.sample import sealed
@@ -50,9 +51,7 @@ async def test_what_was_put_is_got(code: Code, length: int) -> None:
     written = await group.cluster.put(block, b"tag")
     assert written.missing == ()
     assert written.layout_version == 1
-    stat = await group.cluster.stat(block.ref)
-    assert stat.is_whole
-    assert [len(holders) for holders in stat.holders] == [1] * code.width
+    assert await group.is_whole(block.ref)
     assert bytes(await group.cluster.get(block.ref)) == sealed(length)
     assert group.damage == []
     assert not stray_tasks()
@@ -138,7 +137,7 @@ async def test_a_drive_that_is_not_attached_is_handed_off() -> None:
     homes = await group.homes(block.ref)
     del group.drives[homes[2].id]
     assert (await group.cluster.put(block, b"")).missing == (2,)
-    assert len((await group.cluster.stat(block.ref)).holders[2]) == 1
+    assert len((await group.holders(block.ref))[2]) == 1
     assert bytes(await group.cluster.get(block.ref)) == BLOCK
 
 
@@ -203,9 +202,8 @@ async def test_a_cancelled_call_leaves_no_task_behind(clock: FakeClock, turns: i
     calls = [
         group.cluster.put(block, b""),
         group.cluster.get(block.ref),
-        group.cluster.stat(block.ref),
-        group.cluster.delete([block.ref]),
-        group.cluster.repair(block.ref, b""),
+        group.healer.heal(block.ref, b""),
+        delete_everywhere(group.drives, [block.ref]),
     ]
     for call in calls:
         task = asyncio.ensure_future(call)
@@ -403,24 +401,24 @@ async def test_fewer_drives_than_fragments() -> None:
     block = encode(BLOCK, erasure(4, 2))
     assert (await group.cluster.put(block, b"")).missing == (5,)
     assert bytes(await group.cluster.get(block.ref)) == BLOCK
-    assert (await group.cluster.stat(block.ref)).homes[5] is None
-    assert (await group.cluster.repair(block.ref, b"")).missing == (5,)
+    assert len((await group.holders(block.ref))[5]) == 0
+    assert (await group.healer.heal(block.ref, b"")).written == 0
 
 
-async def test_stat_sees_handoffs_and_silence() -> None:
+async def test_a_survey_sees_handoffs_and_silence() -> None:
     group = Group(8)
     block = encode(BLOCK, erasure(4, 2))
     homes = await group.homes(block.ref)
     homes[0].error = NodeDown
     await group.cluster.put(block, b"")
-    stat = await group.cluster.stat(block.ref)
-    assert stat.silent == {homes[0].id}
-    assert stat.homes == tuple(home.id for home in homes)
-    assert len(stat.holders[0]) == 1
-    assert homes[0].id not in stat.holders[0]
-    assert not stat.is_whole
+    [placing] = await group.healer._layouts.live()
+    [survey] = await survey_blocks(group.drives, placing, [block.ref])
+    assert survey.silent == {homes[0].id}
+    assert survey.good == dict(enumerate(await group.holders(block.ref)))
+    assert homes[0].id not in survey.good[0]
     del group.drives[homes[1].id]
-    assert (await group.cluster.stat(block.ref)).silent == {homes[0].id, homes[1].id}
+    [survey] = await survey_blocks(group.drives, placing, [block.ref])
+    assert survey.silent == {homes[0].id, homes[1].id}
 
 
 async def test_delete_finds_every_fragment_and_says_who_did_not_answer() -> None:
@@ -431,17 +429,25 @@ async def test_delete_finds_every_fragment_and_says_who_did_not_answer() -> None
         await group.cluster.put(block, b"")
     group[0].error = None
     group[7].error = NodeDown
-    assert await group.cluster.delete([block.ref for block in blocks[1:]]) == {group[7].id}
+    assert await delete_everywhere(group.drives, [block.ref for block in blocks[1:]]) == {group[7].id}
     for drive in group.drives.values():
         if drive is not group[7]:
             assert drive.calls.count("delete") <= 1
             assert not set().union(*[await drive.holds(block.ref) for block in blocks[1:]])
     assert bytes(await group.cluster.get(blocks[0].ref)) == sealed(1000)
-    assert await group.cluster.delete([]) == frozenset()
+    assert await delete_everywhere(group.drives, []) == frozenset()
+
+
+async def test_only_drives_that_hold_something_are_told_to_delete() -> None:
+    group = Group(6)
+    block = encode(BLOCK, copies(2))
+    await group.cluster.put(block, b"")
+    await delete_everywhere(group.drives, [block.ref])
+    assert sum(drive.calls.count("delete") for drive in group.drives.values()) == 2
 
 
 @pytest.mark.parametrize("code", [erasure(4, 2), copies(3)], ids=str)
-async def test_repair_brings_everything_home(code: Code) -> None:
+async def test_what_was_written_in_trouble_is_brought_home(code: Code) -> None:
     group = Group(8)
     block = encode(BLOCK, code)
     homes = await group.homes(block.ref)
@@ -449,60 +455,13 @@ async def test_repair_brings_everything_home(code: Code) -> None:
     await group.cluster.put(block, b"")
     homes[0].error = None
     homes[1].rot[FragmentKey(block.ref.id, 1)] = False
-    repaired = await group.cluster.repair(block.ref, b"new")
-    assert repaired.written == (0, 1)
-    assert repaired.missing == ()
-    assert (await group.cluster.stat(block.ref)).is_whole
+    healed = await group.healer.heal(block.ref, b"new")
+    assert (healed.whole, healed.written) == (True, 2)
+    assert await group.is_whole(block.ref)
     for index, home in enumerate(homes):
         part = await home.get(FragmentKey(block.ref.id, index))
         assert bytes(part.data) == bytes(block.payloads[index])
-    assert (await group.cluster.repair(block.ref, b"new")).written == ()
-
-
-async def test_repair_waits_for_a_home_that_is_away_and_keeps_the_handoff() -> None:
-    group = Group(7)
-    block = encode(BLOCK, erasure(4, 2))
-    homes = await group.homes(block.ref)
-    homes[0].error = NodeDown
-    await group.cluster.put(block, b"")
-    assert (await group.cluster.repair(block.ref, b"")).missing == (0,)
-    assert len((await group.cluster.stat(block.ref)).holders[0]) == 1
-
-
-@pytest.mark.parametrize("trouble", ["the layout changes", "the home forgets"])
-async def test_repair_drops_a_handoff_only_when_home_has_it_and_is_still_home(trouble: str) -> None:
-    group = Group(7)
-    block = encode(BLOCK, erasure(4, 2))
-    homes = await group.homes(block.ref)
-    homes[0].error = NodeDown
-    await group.cluster.put(block, b"")
-    homes[0].error = None
-    put = homes[0].memory.put
-
-    async def meddle(fragments: Sequence[Fragment]) -> None:
-        await put(fragments)
-        if trouble == "the home forgets":
-            await homes[0].memory.delete([fragment.key for fragment in fragments])
-        else:
-            group.cluster.use([replace_drive(group.layout, homes[0].id, LayoutDrive(drive_id(9), 10**12, "n9"))])
-
-    homes[0].memory.put = meddle  # type: ignore[method-assign]
-    handoff = (await group.cluster.stat(block.ref)).holders[0]
-    await group.cluster.repair(block.ref, b"")
-    assert handoff <= (await group.cluster.stat(block.ref)).holders[0]
-
-
-async def test_repair_never_writes_what_was_not_committed_to() -> None:
-    group = Group(6)
-    block = encode(BLOCK, erasure(4, 2))
-    await group.cluster.put(block, b"")
-    homes = await group.homes(block.ref)
-    for index in (0, 1, 2):
-        homes[index].rot[FragmentKey(block.ref.id, index)] = False
-    with pytest.raises(NotEnoughFragments):
-        await group.cluster.repair(block.ref, b"")
-    with pytest.raises(NotFound):
-        await group.cluster.repair(encode(sealed(5), copies(2)).ref, b"")
+    assert (await group.healer.heal(block.ref, b"new")).written == 0
 
 
 async def test_large_blocks_are_checked_off_the_event_loop() -> None:

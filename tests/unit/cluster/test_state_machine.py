@@ -163,9 +163,10 @@ class ClusterMachine(RuleBasedStateMachine):
     def repair(self, data: st.DataObject) -> None:
         ref = data.draw(st.sampled_from(list(self.model)))
         before = self.good(ref)
-        repaired = self.do(self.group.cluster.repair(ref, b"tag"))
+        healed = self.do(self.group.healer.heal(ref, b"tag"))
         assert self.good(ref) >= before, "a repair never makes it worse"
-        assert len(self.good(ref)) >= ref.code.width - len(repaired.missing)
+        assert not healed.lost
+        assert not healed.whole or len(self.good(ref)) == ref.code.width
 
     @precondition(lambda self: self.model)
     @rule()
@@ -174,8 +175,8 @@ class ClusterMachine(RuleBasedStateMachine):
         for drive in self.group.drives.values():
             drive.error, drive.is_full, drive.seconds = None, False, 0.0
         for ref, data in self.model.items():
-            assert self.do(self.group.cluster.repair(ref, b"tag")).missing == ()
-            assert self.do(self.group.cluster.stat(ref)).is_whole
+            assert self.do(self.group.healer.heal(ref, b"tag")).whole
+            assert self.do(self.group.is_whole(ref))
             homes = self.do(self.group.homes(ref))
             for first in range(ref.code.width):
                 lost = [homes[(first + i) % ref.code.width] for i in range(ref.code.m)]

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from holdfast.cluster.heal import Healer
 from holdfast.core.errors import HoldfastError
 from holdfast.upkeep.audit import Auditor
 from holdfast.upkeep.collect import Collector
-from holdfast.upkeep.heal import Healer
 from holdfast.upkeep.interface import SESSION_SILENCE_SECONDS
 from holdfast.upkeep.rebalance import Rebalancer
 from holdfast.upkeep.repair import Repairer

@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
+from holdfast.cluster.heal import Healer
 from holdfast.core.ids import DriveId
 from holdfast.drives.interface import Fragment, FragmentKey
 from holdfast.erasure import copies, erasure
 from holdfast.upkeep import audit
 from holdfast.upkeep.audit import Auditor, AuditRecord
 from holdfast.upkeep.fsck import Finding, Trouble, fsck, worst
-from holdfast.upkeep.heal import Healer
 from holdfast.upkeep.progress import SAVE_SECONDS
 from holdfast.upkeep.worker import State, settle
 from tests.unit.upkeep.crew import Crew

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.cli.catalogue import RowCatalogue, open_tag
 from holdfast.cli.placing import RowLayouts
+from holdfast.cluster.heal import Healer
 from holdfast.core.ids import DriveId, StoreId
 from holdfast.core.limits import MIB
 from holdfast.crypto.keyring import new_keyring
@@ -22,7 +23,6 @@ from holdfast.upkeep import recode
 from holdfast.upkeep.audit import Auditor
 from holdfast.upkeep.collect import Collector
 from holdfast.upkeep.fsck import Finding, fsck
-from holdfast.upkeep.heal import Healer
 from holdfast.upkeep.rebalance import Rebalancer
 from holdfast.upkeep.recode import Recoder
 from holdfast.upkeep.repair import Repairer

@@ -2,10 +2,10 @@
 
 import pytest
 
+from holdfast.cluster.heal import Healer
 from holdfast.core.ids import DriveId
 from holdfast.erasure import copies, erasure
 from holdfast.upkeep import rebalance
-from holdfast.upkeep.heal import Healer
 from holdfast.upkeep.rebalance import Rebalancer
 from holdfast.upkeep.worker import State, settle
 from tests.unit.upkeep.crew import Crew

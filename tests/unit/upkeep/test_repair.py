@@ -1,8 +1,8 @@
 """Repair: the outbox is drained of what can be mended, and keeps what cannot."""
 
+from holdfast.cluster.heal import Healer
 from holdfast.drives.interface import FragmentKey
 from holdfast.erasure import copies, erasure
-from holdfast.upkeep.heal import Healer
 from holdfast.upkeep.interface import RepairTask
 from holdfast.upkeep.repair import WAITING_READ_SECONDS, Repairer, RepairRecord
 from holdfast.upkeep.worker import settle

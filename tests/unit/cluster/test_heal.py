@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from holdfast.cluster.heal import Healed, Healer
 from holdfast.core.errors import NodeDown
 from holdfast.core.ids import DriveId
 from holdfast.drives.interface import Fragment, FragmentKey, FragmentPart
 from holdfast.erasure import BlockRef, Code, copies, encode, erasure
-from holdfast.upkeep.heal import Healed, Healer
 from holdfast.upkeep.interface import StoredBlock
 from tests.unit.upkeep.world import Placed, World
 
@@ -32,8 +32,8 @@ def take(world: World, ref: BlockRef, index: int) -> Fragment:
 
 async def heal(world: World, block: StoredBlock, *, blindly: bool = False) -> Healed:
     healer = Healer(world.attached(), world.layouts)
-    survey = (await healer.survey([block], world.layouts.all[0]))[0] if blindly else None
-    return await healer.heal(block, survey)
+    survey = (await healer.survey([block.ref], world.layouts.all[0]))[0] if blindly else None
+    return await healer.heal(block.ref, block.tag, survey)
 
 
 @pytest.mark.parametrize("code", [copies(3), erasure(2, 1), erasure(2, 2)])
@@ -132,11 +132,11 @@ async def test_two_healers_that_believe_in_different_layouts_leave_one_fragment(
         if entered == 1:
             world.layouts.change([other])
             newer = Healer(world.attached(), world.layouts)
-            assert (await newer.heal(block)).dropped == 1
+            assert (await newer.heal(block.ref, block.tag)).dropped == 1
             world.layouts.all = world.layouts.all[1:]  # the first one's view of the layouts is of before
         yield
 
-    healed = await Healer(world.attached(), world.layouts, exclusive).heal(block)
+    healed = await Healer(world.attached(), world.layouts, exclusive).heal(block.ref, block.tag)
     assert (healed.dropped, healed.whole) == (0, False)
     assert world.holders(block.ref) == {0: {other}}
 

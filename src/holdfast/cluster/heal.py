@@ -15,19 +15,47 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
+from holdfast.cluster.plan import BlockPlan, Place, Survey, plan_block
+from holdfast.cluster.proof import check_part
 from holdfast.core.errors import Corrupt, NotFound, Unavailable
 from holdfast.core.ids import DriveId
 from holdfast.drives.interface import Drive, Fragment, FragmentKey, FragmentPart
-from holdfast.erasure import BlockRef, Code, check_fragment, rebuild
-from holdfast.upkeep.interface import Layouts, Placing, StoredBlock
-from holdfast.upkeep.plan import BlockPlan, Place, Survey, plan_block
+from holdfast.erasure import BlockRef, Code, rebuild
+
+T = TypeVar("T")
 
 Exclusive = Callable[[], AbstractAsyncContextManager[None]]
 """Holds every other process's healer off while it is entered (flock). Nothing, where only one process has a healer."""
+
+
+class Placing(Protocol):
+    """Where one layout wants the fragments of a block: the partition table for the block's width."""
+
+    @property
+    def version(self) -> int: ...
+
+    def drives(self, ref: BlockRef) -> tuple[DriveId, ...]:
+        """Active drives in the order of preference: fragment i belongs on the i-th, hand-offs go to those behind."""
+        ...
+
+
+class LiveLayouts(Protocol):
+    """The layouts that are in use. Read anew by every call: another process may have changed them."""
+
+    async def live(self) -> Sequence[Placing]:
+        """Newest first, at least one."""
+        ...
+
+
+Writes = list[tuple[DriveId, Fragment]]
+"""Fragments, and the drives that they go to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +99,33 @@ async def survey_blocks(drives: Mapping[DriveId, Drive], placing: Placing, refs:
 class Healer:
     """Acts on blocks, through the drives that are attached."""
 
-    def __init__(self, drives: Mapping[DriveId, Drive], layouts: Layouts, exclusive: Exclusive = nullcontext) -> None:
+    def __init__(
+        self,
+        drives: Mapping[DriveId, Drive],
+        layouts: LiveLayouts,
+        exclusive: Exclusive = nullcontext,
+        *,
+        executor: Executor | None = None,
+    ) -> None:
+        """`executor` checks and rebuilds fragments; None is the event loop's own."""
         self._drives = drives
         self._layouts = layouts
         self._exclusive = exclusive
+        self._executor = executor
         self._lock = asyncio.Lock()
 
-    async def survey(self, blocks: Sequence[StoredBlock], placing: Placing) -> list[Survey]:
-        return await survey_blocks(self._drives, placing, [block.ref for block in blocks])
+    async def survey(self, refs: Sequence[BlockRef], placing: Placing) -> list[Survey]:
+        """As `survey_blocks`, of the attached drives."""
+        return await survey_blocks(self._drives, placing, refs)
 
-    async def plan(self, blocks: Sequence[StoredBlock]) -> list[BlockPlan]:
-        """What the drives' indexes say that `blocks` need now. Raises Unavailable when the layouts cannot be read."""
+    async def plan(self, refs: Sequence[BlockRef]) -> list[BlockPlan]:
+        """What the drives' indexes say that blocks need now. Raises Unavailable when the layouts cannot be read."""
         placing = (await self._layouts.live())[0]
-        surveys = await self.survey(blocks, placing)
-        return [
-            plan_block(block.ref.code, placing.drives(block.ref), survey)
-            for block, survey in zip(blocks, surveys, strict=True)
-        ]
+        surveys = await self.survey(refs, placing)
+        return [plan_block(ref.code, placing.drives(ref), survey) for ref, survey in zip(refs, surveys, strict=True)]
 
-    async def heal(self, block: StoredBlock, survey: Survey | None = None) -> Healed:
-        """Bring `block` home. The caller has made sure that its content lives.
+    async def heal(self, ref: BlockRef, tag: bytes, survey: Survey | None = None) -> Healed:
+        """Bring a block home; what is written carries `tag`. The caller has made sure that its content lives.
 
         Without a `survey` every fragment is read and checked first. Raises Corrupt when good fragments do not make
         up the block, Unavailable when the layouts cannot be read; a drive that fails on the way is waited for.
@@ -98,14 +133,15 @@ class Healer:
         placing = (await self._layouts.live())[0]
         parts: dict[Place, FragmentPart] = {}
         if survey is None:
-            [survey] = await self.survey([block], placing)
-            await self._read_all(block.ref, survey, parts)
-        preferred = placing.drives(block.ref)
+            [survey] = await self.survey([ref], placing)
+            await self._read_all(ref, survey, parts)
+        preferred = placing.drives(ref)
         while True:
-            plan = plan_block(block.ref.code, preferred, survey)
-            if not await self._read(block.ref, survey, parts, to_read(block.ref.code, plan, survey)):
+            plan = plan_block(ref.code, preferred, survey)
+            if not await self._read(ref, survey, parts, to_read(ref.code, plan, survey)):
                 break
-        return await self._carry_out(block, placing, plan, survey, parts)
+        writes = await self._writes(ref, tag, plan, parts)
+        return await self._carry_out(ref, placing, plan, survey, writes)
 
     async def _read_all(self, ref: BlockRef, survey: Survey, parts: dict[Place, FragmentPart]) -> None:
         places = [(index, drive) for index, drives in survey.good.items() for drive in drives]
@@ -124,9 +160,7 @@ class Healer:
         index, drive = place
         try:
             part = await self._drives[drive].get(FragmentKey(ref.id, index))
-            await asyncio.to_thread(
-                check_fragment, ref.id, index, part.commitment, part.leaves, part.start, part.data, part.length
-            )
+            await self._in_thread(check_part, ref, index, part)
         except NotFound:
             survey.lost(index, drive)
         except Corrupt:
@@ -138,20 +172,26 @@ class Healer:
             return part
         return None
 
-    async def _carry_out(
-        self, block: StoredBlock, placing: Placing, plan: BlockPlan, survey: Survey, parts: dict[Place, FragmentPart]
-    ) -> Healed:
-        fragments = {(copy.index, copy.target): parts[copy.index, copy.source] for copy in plan.copies}
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(call, *arguments))
+
+    async def _writes(self, ref: BlockRef, tag: bytes, plan: BlockPlan, parts: Mapping[Place, FragmentPart]) -> Writes:
+        """The fragments that `plan` copies or rebuilds. Raises Corrupt."""
+        originals = [(copy.target, parts[copy.index, copy.source]) for copy in plan.copies]
         writes = [
-            (drive, Fragment(part.key, part.commitment, part.leaves, block.tag, part.data))
-            for (_, drive), part in fragments.items()
+            (drive, Fragment(part.key, part.commitment, part.leaves, tag, part.data)) for drive, part in originals
         ]
         if plan.rebuild:
-            writes += await asyncio.to_thread(rebuilt, block, plan, parts)
+            writes += await self._in_thread(rebuilt, ref, tag, plan, parts)
+        return writes
+
+    async def _carry_out(
+        self, ref: BlockRef, placing: Placing, plan: BlockPlan, survey: Survey, writes: Writes
+    ) -> Healed:
         written = await asyncio.gather(*(self._write(drive, fragment, survey) for drive, fragment in writes))
         failed = {fragment.key.index for (_, fragment), done in zip(writes, written, strict=True) if not done}
         drop = [place for place in plan.drop if place[0] not in failed]
-        dropped = await self._drop(block.ref, placing, drop, plan.keep) if drop else 0
+        dropped = await self._drop(ref, placing, drop, plan.keep) if drop else 0
         return Healed(
             whole=not (plan.waiting or plan.lost or failed) and dropped == len(plan.drop),
             lost=plan.lost,
@@ -206,13 +246,35 @@ def to_read(code: Code, plan: BlockPlan, survey: Survey) -> list[Place]:
     return list(places.values())
 
 
-def rebuilt(block: StoredBlock, plan: BlockPlan, parts: Mapping[Place, FragmentPart]) -> list[tuple[DriveId, Fragment]]:
+def rebuilt(ref: BlockRef, tag: bytes, plan: BlockPlan, parts: Mapping[Place, FragmentPart]) -> Writes:
     """The fragments that `plan` rebuilds. Blocks for as long as erasure does. Raises Corrupt."""
     payloads = {index: part.data for (index, _), part in parts.items()}
     commitment = next(iter(parts.values())).commitment
     targets = dict(plan.rebuild)
-    made = rebuild(block.ref, commitment, payloads, list(targets))
+    made = rebuild(ref, commitment, payloads, list(targets))
     return [
-        (drive, Fragment(FragmentKey(block.ref.id, index), commitment, made[index][1], block.tag, made[index][0]))
+        (drive, Fragment(FragmentKey(ref.id, index), commitment, made[index][1], tag, made[index][0]))
         for index, drive in targets.items()
     ]
+
+
+async def delete_everywhere(drives: Mapping[DriveId, Drive], refs: Collection[BlockRef]) -> frozenset[DriveId]:
+    """Delete every fragment of these blocks from every drive that holds some: two questions to each, whatever `refs`.
+
+    The drives that did not answer: fragments may be left on them, for the sweep to find when they return.
+    """
+    keys = [FragmentKey(ref.id, index) for ref in refs for index in range(ref.code.width)]
+    silent: set[DriveId] = set()
+
+    async def delete_from(drive: Drive) -> None:
+        try:
+            # A tombstone is a record, and this comes when space is short: none for what is not there.
+            here = [key for key, is_held in zip(keys, await drive.has(keys), strict=True) if is_held]
+            if here:
+                await drive.delete(here)
+        except Unavailable:
+            silent.add(drive.id)
+
+    if keys:
+        await asyncio.gather(*map(delete_from, list(drives.values())))
+    return frozenset(silent)

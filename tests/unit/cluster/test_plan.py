@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.cluster.plan import Copy, Survey, plan_block
 from holdfast.core.ids import DriveId
 from holdfast.erasure import Code, copies, erasure
-from holdfast.upkeep.plan import Copy, Survey, plan_block
 
 A, B, C, D, E = (DriveId(letter * 16) for letter in (b"a", b"b", b"c", b"d", b"e"))
 CODE = erasure(2, 1)
