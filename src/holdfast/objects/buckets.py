@@ -63,14 +63,14 @@ class Buckets:
         self._randomness = randomness
         self._cache: dict[str, OpenBucket] = {}
 
-    async def create(self, name: str, region: str) -> Bucket:
+    async def create(self, name: str, region: str, versioning: Versioning) -> Bucket:
         """Raises InvalidName, AlreadyExists."""
         check_bucket_name(name)
         row = BucketRow(
             BucketRow.SHAPE,
             self._randomness.bytes(BUCKET_ID_BYTES),
             self._clock.now_ns(),
-            Versioning.OFF,
+            versioning,
             region,
         )
         key = bucket_row_key(name)
@@ -81,7 +81,7 @@ class Buckets:
             await self._meta.commit([Put(key, row.encode())], expecting, token=token)
         except PreconditionFailed as error:
             if error.failed and 0 not in error.failed:
-                return await self.create(name, region)
+                return await self.create(name, region, versioning)
             raise AlreadyExists(f"the bucket {name} is there already") from None
         opened = self._cache[name] = OpenBucket(name, row, HasToken(key, token))
         return opened.public()

@@ -9,6 +9,9 @@ from holdfast.core.ids import Buffer
 NULL_VERSION = "null"
 """The version id of an object that was put while its bucket kept no versions."""
 
+VersionName = str | int
+"""What names one version of a key: its id, or its number (`ObjectInfo.number`)."""
+
 
 class Versioning(StrEnum):
     """Whether a bucket keeps old versions. A bucket that ever kept them can only suspend."""
@@ -59,6 +62,9 @@ class ObjectInfo:
     part_checksums: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By algorithm, the checksums of those parts, as far as all of them have one."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    number: int = 0
+    """1 for the first version of the key, then one more than the newest; delete markers count. A number stays with its
+    version whatever becomes of the others, and versions that keep nothing of what they replace still count on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from holdfast.core.ranges import prefix_range
 from holdfast.meta.interface import Change, Expectation, HasToken, IsAbsent, Meta, Put, Row
 from holdfast.objects.buckets import Buckets, OpenBucket
 from holdfast.objects.errors import Contended, MarkedDeleted, NoSuchObject, NoSuchVersion
-from holdfast.objects.model import NULL_VERSION, Conditions, Deleted, Versioning
+from holdfast.objects.model import NULL_VERSION, Conditions, Deleted, Versioning, VersionName
 from holdfast.objects.references import Overtaken, Prepared, References
 from holdfast.objects.rows import VersionRow, object_row_key, version_row_key, versions_prefix
 from holdfast.objects.versions import (
@@ -27,6 +27,7 @@ from holdfast.objects.versions import (
     add,
     check_conditions,
     info,
+    is_named,
     parse_version_id,
     remove_current,
     remove_older,
@@ -90,7 +91,9 @@ class Publisher:
                 return row
         raise Contended("too many writers of this key at once")
 
-    async def delete(self, bucket_name: str, key: bytes, version: str | None, conditions: Conditions) -> Deleted:
+    async def delete(
+        self, bucket_name: str, key: bytes, version: VersionName | None, conditions: Conditions
+    ) -> Deleted:
         """Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), Contended."""
         for _ in range(ATTEMPTS_MAX_COUNT):
             bucket = await self._buckets.read(bucket_name)
@@ -177,27 +180,29 @@ class Publisher:
         return add(bucket.id, key, bucket.versioning, current, older_null, draft)
 
     async def _remove(
-        self, bucket: OpenBucket, key: bytes, seen: _Seen, version: str | None
+        self, bucket: OpenBucket, key: bytes, seen: _Seen, version: VersionName | None
     ) -> tuple[Step | None, list[Expectation], Deleted]:
         """The step (None when there is nothing to do), what it relies on besides `seen`, and what to answer."""
         current = seen.version
         if version is None:
             return await self._remove_newest(bucket, key, seen)
+        gone = Deleted(version if isinstance(version, str) else None, delete_marker=False, existed=False)
         if current is None:
-            return None, [], Deleted(version, delete_marker=False, existed=False)
-        if version == version_id(current):
+            return None, [], gone
+        if is_named(current, version):
             page = await self._meta.scan(prefix_range(versions_prefix(bucket.id, key)), limit=1)
             older = page.entries[0] if page.entries else None
             assert not isinstance(older, tuple)
             step = remove_current(bucket.id, key, current, older if isinstance(older, Row) else None)
             further: list[Expectation] = [HasToken(older.key, older.token)] if isinstance(older, Row) else []
-            return step, further, Deleted(version, delete_marker=current.delete_marker, existed=True)
+            return step, further, Deleted(version_id(current), delete_marker=current.delete_marker, existed=True)
         row = await self._find_older(bucket, key, current, version)
         if row is None:
-            return None, [], Deleted(version, delete_marker=False, existed=False)
+            return None, [], gone
         step = remove_older(bucket.id, key, current, row)
-        marker = VersionRow.decode(row.value).delete_marker
-        return step, [HasToken(row.key, row.token)], Deleted(version, delete_marker=marker, existed=True)
+        found = VersionRow.decode(row.value)
+        deleted = Deleted(version_id(found), delete_marker=found.delete_marker, existed=True)
+        return step, [HasToken(row.key, row.token)], deleted
 
     async def _remove_newest(
         self, bucket: OpenBucket, key: bytes, seen: _Seen
@@ -222,17 +227,23 @@ class Publisher:
         step, row = await self._add(bucket, key, seen, marker)
         return step, [], Deleted(version_id(row), delete_marker=True, existed=seen.version is not None)
 
-    async def _find_older(self, bucket: OpenBucket, key: bytes, current: VersionRow, version: str) -> Row | None:
+    async def _find_older(
+        self, bucket: OpenBucket, key: bytes, current: VersionRow, version: VersionName
+    ) -> Row | None:
         unique = b""
-        if version == NULL_VERSION:
+        if isinstance(version, int):
+            if not 0 < version < current.sequence:
+                return None
+            sequence = version
+        elif version == NULL_VERSION:
             sequence = current.null_sequence
             if not sequence:
                 return None
         else:
             sequence, unique = parse_version_id(version)
         (row,) = await self._meta.get_many([version_row_key(bucket.id, key, sequence)])
-        if row is None:
-            return None
+        if row is None or isinstance(version, int):
+            return row
         found = VersionRow.decode(row.value)
         wanted = found.null if version == NULL_VERSION else found.unique == unique and not found.null
         return row if wanted else None
@@ -266,11 +277,11 @@ class Publisher:
             return False
         return True
 
-    async def find(self, bucket: OpenBucket, key: bytes, current: VersionRow, version: str) -> VersionRow:
-        """The version of that id. Raises NoSuchVersion, InvalidRequest."""
-        if version == version_id(current):
+    async def find(self, bucket: OpenBucket, key: bytes, current: VersionRow, version: VersionName) -> VersionRow:
+        """The version of that name. Raises NoSuchVersion, InvalidRequest."""
+        if is_named(current, version):
             return current
         row = await self._find_older(bucket, key, current, version)
         if row is None:
-            raise NoSuchVersion("the key has no version of that id")
+            raise NoSuchVersion("the key has no such version")
         return VersionRow.decode(row.value)

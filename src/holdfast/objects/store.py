@@ -48,6 +48,7 @@ from holdfast.objects.model import (
     Upload,
     UploadPage,
     Versioning,
+    VersionName,
 )
 from holdfast.objects.names import encode_key
 from holdfast.objects.publish import Publisher
@@ -136,9 +137,9 @@ class Store:
 
     # Buckets
 
-    async def create_bucket(self, name: str, *, region: str = "") -> Bucket:
+    async def create_bucket(self, name: str, *, region: str = "", versioning: Versioning = Versioning.OFF) -> Bucket:
         """Raises InvalidName, AlreadyExists."""
-        return await self._buckets.create(name, region)
+        return await self._buckets.create(name, region, versioning)
 
     async def bucket(self, name: str) -> Bucket:
         """Raises NoSuchBucket."""
@@ -192,12 +193,12 @@ class Store:
             row = await self._publisher.put(bucket, encoded, draft, options.conditions, received.prepared)
         return info(key, row, latest=True)
 
-    async def object_info(self, bucket: str, key: str, version: str | None = None) -> ObjectInfo:
+    async def object_info(self, bucket: str, key: str, version: VersionName | None = None) -> ObjectInfo:
         """Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest."""
         row, latest = await self._find(bucket, key, version)
         return await self._info(key, row, latest=latest)
 
-    async def open_object(self, bucket: str, key: str, version: str | None = None) -> ObjectReader:
+    async def open_object(self, bucket: str, key: str, version: VersionName | None = None) -> ObjectReader:
         """Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest.
 
         What is read is the version that was newest in this moment, even when it is replaced while it is read.
@@ -216,7 +217,7 @@ class Store:
         return await self._copies.copy_object(source, bucket, encode_key(key), options)
 
     async def delete_object(
-        self, bucket: str, key: str, version: str | None = None, conditions: Conditions = NO_CONDITIONS
+        self, bucket: str, key: str, version: VersionName | None = None, conditions: Conditions = NO_CONDITIONS
     ) -> Deleted:
         """Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), InvalidRequest. A missing key is no error."""
         return await self._publisher.delete(bucket, encode_key(key), version, conditions)
@@ -375,7 +376,7 @@ class Store:
                 raise self._contents.why_unpublished(error) from None
             raise
 
-    async def _find(self, bucket: str, key: str, version: str | None) -> tuple[VersionRow, bool]:
+    async def _find(self, bucket: str, key: str, version: VersionName | None) -> tuple[VersionRow, bool]:
         """The row of a version, and whether it is the newest. Bucket and key are seen in the same moment."""
         encoded = encode_key(key)
         opened: OpenBucket | None = await self._buckets.open(bucket)
@@ -387,7 +388,7 @@ class Store:
                 continue
             if rows[1] is None:
                 if version is not None:
-                    raise NoSuchVersion("the key has no version of that id")
+                    raise NoSuchVersion("the key has no such version")
                 raise NoSuchObject("the key has no version")
             current = VersionRow.decode(rows[1].value)
             if version is not None:

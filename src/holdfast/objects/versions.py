@@ -15,7 +15,7 @@ from holdfast.core.errors import InvalidRequest
 from holdfast.core.ids import ContentId
 from holdfast.meta.interface import Change, Delete, Put, Row
 from holdfast.objects.errors import ConditionFailed, NoSuchObject
-from holdfast.objects.model import NULL_VERSION, Conditions, ObjectInfo, Versioning
+from holdfast.objects.model import NULL_VERSION, Conditions, ObjectInfo, Versioning, VersionName
 from holdfast.objects.rows import VersionRow, object_row_key, version_row_key
 
 UNIQUE_BYTES = 8
@@ -53,6 +53,10 @@ def version_id(row: VersionRow) -> str:
     if row.null:
         return NULL_VERSION
     return (row.sequence.to_bytes(_SEQUENCE_BYTES, "big") + row.unique).hex()
+
+
+def is_named(row: VersionRow, version: VersionName) -> bool:
+    return version == (row.sequence if isinstance(version, int) else version_id(row))
 
 
 def parse_version_id(version: str) -> tuple[int, bytes]:
@@ -191,4 +195,5 @@ def info(
         parts=parts,
         part_checksums=part_checksums,
         tags=row.tags,
+        number=row.sequence,
     )

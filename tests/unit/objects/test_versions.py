@@ -20,6 +20,8 @@ class Version:
     id: str
     body: bytes | None
     """None for a delete marker."""
+    number: int = 0
+    """0 when it is not known yet: a deletion does not tell it."""
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Versions(RuleBasedStateMachine):
     def put(self, key: str, body: bytes) -> None:
         info = run(self.store.put_object("bucket", key, body, PutOptions()))
         assert (info.version == "null") == (self.model.versioning is not Versioning.ENABLED)
-        self.model.put(key, Version(info.version, body))
+        self.model.put(key, Version(info.version, body, info.number))
 
     @rule(key=KEYS)
     def delete(self, key: str) -> None:
@@ -87,7 +89,9 @@ class Versions(RuleBasedStateMachine):
     def delete_version(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.model.keys)))
         version = data.draw(st.sampled_from(self.model.keys[key]))
-        deleted = run(self.store.delete_object("bucket", key, version.id))
+        name = data.draw(st.sampled_from([version.id, version.number])) if version.number else version.id
+        deleted = run(self.store.delete_object("bucket", key, name))
+        assert deleted.version == version.id
         assert deleted.existed
         assert deleted.delete_marker == (version.body is None)
         assert self.model.drop(key, version.id)
@@ -114,6 +118,8 @@ class Versions(RuleBasedStateMachine):
                     continue
                 reader = run(self.store.open_object("bucket", key, version.id))
                 assert run(collect(reader.read())) == version.body
+                assert reader.info.number == version.number
+                assert run(self.store.object_info("bucket", key, version.number)) == reader.info
                 assert reader.info.latest == (position == 0)
             newest = versions[0]
             if newest.body is None:
@@ -136,6 +142,12 @@ class Versions(RuleBasedStateMachine):
             for position, version in enumerate(self.model.keys[key])
         ]
         assert [(v.key, v.version, v.delete_marker, v.latest) for v in everything.objects] == expected
+        for key, versions in self.model.keys.items():
+            numbers = [v.number for v in everything.objects if v.key == key]
+            assert numbers == sorted(set(numbers), reverse=True)
+            for version, number in zip(versions, numbers, strict=True):
+                assert version.number in (0, number)
+                version.number = number
 
     @invariant()
     def nothing_leaks(self) -> None:
@@ -172,8 +184,20 @@ async def test_a_missing_version_is_told_from_a_missing_key(store: Store) -> Non
     await store.put_object("bucket", "key", b"one", PutOptions())
     with pytest.raises(NoSuchVersion):
         await store.open_object("bucket", "key", (b"\0" * 7 + b"\1" + b"x" * 8).hex())
+    for number in (-1, 0, 2, 2**64):
+        with pytest.raises(NoSuchVersion):
+            await store.open_object("bucket", "key", number)
+        assert not (await store.delete_object("bucket", "key", number)).existed
     with pytest.raises(NotFound):
         await store.open_object("bucket", "missing")
+
+
+async def test_a_bucket_may_keep_versions_from_the_start(store: Store) -> None:
+    made = await store.create_bucket("kept", versioning=Versioning.ENABLED)
+    assert made.versioning is Versioning.ENABLED
+    numbers = [(await store.put_object("kept", "key", body, PutOptions())).number for body in (b"one", b"two")]
+    assert numbers == [1, 2]
+    assert (await store.object_info("kept", "key", 1)).size == 3
 
 
 @pytest.mark.parametrize("text", ["", "zz", "00" * 15, "00" * 17, "AB" * 16, "null"])
