@@ -53,6 +53,10 @@ class InTurn:
     def name(self) -> str:
         return self._worker.name
 
+    @property
+    def tranquility(self) -> float:
+        return self._worker.tranquility
+
     def status(self) -> str:
         return self._worker.status()
 

@@ -34,7 +34,7 @@ from holdfast.upkeep.repair import Repairer
 from holdfast.upkeep.scrub import Scrubber
 from holdfast.upkeep.sessions import SessionWatch
 from holdfast.upkeep.sweep import Sweeper
-from holdfast.upkeep.worker import Runner, Throttle, Worker, run_all
+from holdfast.upkeep.worker import Runner, Worker, run_all
 
 # What one step of compaction moves: a tenth of a second of a slow disk.
 COMPACTION_STEP_BYTES = 16 * MIB
@@ -133,13 +133,10 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with open_store(settings) as opened:
-        throttle = Throttle(opened.clock)
         workers = workers_of(opened)
         while True:
             seen = opened.changes
-            working = asyncio.create_task(
-                run_all([Runner(worker, throttle, opened.clock) for worker in workers]), name="upkeep"
-            )
+            working = asyncio.create_task(run_all([Runner(worker, opened.clock) for worker in workers]), name="upkeep")
             try:
                 await _until_changed(opened, seen, working)
             finally:

@@ -20,15 +20,13 @@ from holdfast.cluster.plan import BlockPlan, Survey, plan_block
 from holdfast.core.clock import Clock
 from holdfast.core.ids import ContentId
 from holdfast.upkeep.interface import Catalogue, Layouts, StoredBlock
-from holdfast.upkeep.progress import Record, Saver, load
+from holdfast.upkeep.progress import Passes, PassRecord
 from holdfast.upkeep.walk import End, Walk, next_batch, walk_kept
-from holdfast.upkeep.worker import State, Wake
 
 # Index look-ups only, so it can afford to come around more often than scrub.
 PERIOD_SECONDS = 7 * 24 * 3600.0
 
 BATCH_BLOCKS = 256
-LOOK_SECONDS = 300.0
 
 
 class Kept(msgspec.Struct, array_like=True):
@@ -42,13 +40,11 @@ class Kept(msgspec.Struct, array_like=True):
     """Plain bytes."""
 
 
-class AuditRecord(Record):
+class AuditRecord(PassRecord):
     """Where the pass stands, and what the last whole one found."""
 
-    under_way: bool = False
-    after: bytes = b""
     rested: float = PERIOD_SECONDS
-    """Seconds since the last pass ended during which somebody was there to count."""
+    after: bytes = b""
     blocks: int = 0
     reported: int = 0
     lost: int = 0
@@ -71,24 +67,19 @@ def to_report(plan: BlockPlan, survey: Survey, *, moving: bool) -> bool:
     return not plan.idle
 
 
-class Auditor:
+class Auditor(Passes[AuditRecord]):
     """The worker. One step is one batch of blocks."""
 
     name = "audit"
 
     def __init__(self, catalogue: Catalogue, layouts: Layouts, healer: Healer, clock: Clock) -> None:
-        self._catalogue = catalogue
+        super().__init__(self.name, AuditRecord, PERIOD_SECONDS, catalogue, clock)
         self._layouts = layouts
         self._healer = healer
-        self._clock = clock
-        self._saver = Saver(catalogue, self.name, clock)
-        self._wake = Wake(clock)
-        self._record: AuditRecord | None = None
-        self._counted_at = 0.0
         self._walk: Walk | None = None
 
     def status(self) -> str:
-        record = self._record
+        record = self.record
         if record is None or not (record.under_way or record.blocks):
             return "no pass yet"
         said = f"{record.blocks} blocks looked up, {record.reported} told to repair, {record.lost} unreadable"
@@ -96,24 +87,17 @@ class Auditor:
 
     async def request(self) -> None:
         """Begin a pass now, or begin anew the one that is under way: a drive was replaced, or came back."""
-        record = await self._load()
-        record.under_way, record.after, record.rested = False, b"", PERIOD_SECONDS
+        (await self._load()).under_way = False
         self._walk = None
-        self._wake.set()
+        await super().request()
 
-    async def work(self) -> State:
-        record = await self._load()
-        now = self._clock.monotonic()
-        record.rested += now - self._counted_at
-        self._counted_at = now
-        if not record.under_way:
-            if record.rested < PERIOD_SECONDS:
-                await self._saver.save_seldom(record)
-                return State.IDLE
-            record.under_way, record.after = True, b""
-            record.blocks = record.reported = record.lost = 0
-            record.homeless, record.kept = 0, {}
-        walk, self._walk = self._walk, None
+    def _begin(self, record: AuditRecord) -> None:
+        record.after = b""
+        record.blocks = record.reported = record.lost = 0
+        record.homeless, record.kept = 0, {}
+
+    async def _step(self, record: AuditRecord) -> bool:
+        walk, self._walk = self._walk, None  # a step that fails begins again behind the last content it finished
         if walk is None:
             after = ContentId(record.after) if record.after else None
             walk = walk_kept(self._catalogue, after, lambda entry: True)
@@ -121,23 +105,12 @@ class Auditor:
         await self._look(record, batch.blocks)
         for end in batch.ended:
             _count(record, end)
-        if not batch.more:
-            record.under_way, record.rested = False, 0.0
-            record.known_homeless, record.known_kept = record.homeless, record.kept
-            await self._saver.save(record)
-            return State.IDLE
-        self._walk = walk
-        await self._saver.save_seldom(record)
-        return State.BUSY
+        if batch.more:
+            self._walk = walk
+        return batch.more
 
-    async def wait_for_work(self) -> None:
-        await self._wake.wait(LOOK_SECONDS)
-
-    async def _load(self) -> AuditRecord:
-        if self._record is None:
-            self._record = await load(self._catalogue, self.name, AuditRecord)
-            self._counted_at = self._clock.monotonic()
-        return self._record
+    def _end(self, record: AuditRecord) -> None:
+        record.known_homeless, record.known_kept = record.homeless, record.kept
 
     async def _look(self, record: AuditRecord, blocks: Sequence[StoredBlock]) -> None:
         layouts = await self._layouts.live()

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from holdfast.core.clock import Clock
 from holdfast.upkeep.interface import Compactable
-from holdfast.upkeep.worker import State, Wake
+from holdfast.upkeep.worker import TRANQUILITY_TIDYING, State, Wake
 
 # Dead records do not hurt before space is short, and then the collector's owner wakes this.
 COMPACT_LOOK_SECONDS = 300.0
@@ -12,6 +12,8 @@ COMPACT_LOOK_SECONDS = 300.0
 
 class Compaction:
     """Gives back the space of deleted fragments, one bounded step of the drive at a time. One for each local drive."""
+
+    tranquility = TRANQUILITY_TIDYING
 
     def __init__(self, drive: Compactable, clock: Clock) -> None:
         self.name = f"compact {drive.id.hex()[:8]}"
@@ -36,6 +38,8 @@ class Periodic:
 
     The first call comes at once: whatever was due while nobody ran is done now.
     """
+
+    tranquility = TRANQUILITY_TIDYING
 
     def __init__(self, name: str, call: Callable[[], Awaitable[None]], every_seconds: float, clock: Clock) -> None:
         self.name = name

@@ -21,7 +21,7 @@ from holdfast.drives.interface import Drive, DriveUsage
 from holdfast.upkeep.interface import Catalogue, Condemned, Liveness, StoredBlock
 from holdfast.upkeep.progress import Record, Saver
 from holdfast.upkeep.walk import Batch, End, Walk, next_batch
-from holdfast.upkeep.worker import State, Wake
+from holdfast.upkeep.worker import TRANQUILITY_MENDING, TRANQUILITY_TIDYING, State, Wake
 
 # Unreferenced blocks are kept this long unless set otherwise, so that any younger metadata backup restores whole.
 GRACE_DEFAULT_SECONDS = 3600.0
@@ -77,6 +77,10 @@ class Collector:
     def grace_gave_way(self) -> bool:
         """Whether contents are collected before their grace is over, because space is short."""
         return bool(self._told)
+
+    @property
+    def tranquility(self) -> float:
+        return TRANQUILITY_MENDING if self.grace_gave_way else TRANQUILITY_TIDYING
 
     def status(self) -> str:
         said = f"{self._collected} contents collected"

@@ -23,7 +23,7 @@ from holdfast.core.ids import ContentId
 from holdfast.upkeep.interface import Catalogue, ContentEntry, Layouts, StoredBlock
 from holdfast.upkeep.progress import Record, Saver, load
 from holdfast.upkeep.walk import End, Walk, next_batch, walk_kept
-from holdfast.upkeep.worker import State, Wake
+from holdfast.upkeep.worker import TRANQUILITY_MENDING, State, Wake
 
 # How soon a new layout is noticed when nobody says so.
 LOOK_SECONDS = 30.0
@@ -60,6 +60,7 @@ class Rebalancer:
     """The worker. One step is one batch of blocks."""
 
     name = "rebalance"
+    tranquility = TRANQUILITY_MENDING
 
     def __init__(self, catalogue: Catalogue, layouts: Layouts, healer: Healer, clock: Clock) -> None:
         self._catalogue = catalogue

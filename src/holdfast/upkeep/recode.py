@@ -10,7 +10,7 @@ from holdfast.core.ids import ContentId
 from holdfast.erasure.code import Code, Matrix
 from holdfast.upkeep.interface import Catalogue
 from holdfast.upkeep.progress import Record, Saver, load
-from holdfast.upkeep.worker import State, Wake
+from holdfast.upkeep.worker import TRANQUILITY_TIDYING, State, Wake
 
 LOOK_SECONDS = 60.0
 
@@ -47,6 +47,7 @@ class Recoder:
     """The worker. One step is one content."""
 
     name = "recode"
+    tranquility = TRANQUILITY_TIDYING
 
     def __init__(self, catalogue: Catalogue, clock: Clock) -> None:
         self._catalogue = catalogue

@@ -19,7 +19,7 @@ from holdfast.core.clock import Clock
 from holdfast.core.errors import Corrupt
 from holdfast.upkeep.interface import Catalogue, Liveness, RepairTask
 from holdfast.upkeep.progress import Rate, Record, Saver
-from holdfast.upkeep.worker import State, Wake
+from holdfast.upkeep.worker import TRANQUILITY_MENDING, State, Wake
 
 # How soon a put that left fragments on a hand-off is made whole, when nobody says anything.
 LOOK_SECONDS = 10.0
@@ -49,6 +49,7 @@ class Repairer:
     """The worker. One step is up to BATCH_TASKS of the outbox."""
 
     name = "repair"
+    tranquility = TRANQUILITY_MENDING
 
     def __init__(self, catalogue: Catalogue, healer: Healer, clock: Clock) -> None:
         self._catalogue = catalogue

@@ -20,8 +20,7 @@ from holdfast.core.limits import MIB
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
 from holdfast.erasure import check_fragment
 from holdfast.upkeep.interface import Catalogue, Liveness, TagOpener, attribute
-from holdfast.upkeep.progress import Record, Saver, load
-from holdfast.upkeep.worker import State, Wake
+from holdfast.upkeep.progress import Passes, PassRecord
 
 # Field studies (Bairavasundaram 2008, Schroeder 2010) find latent errors within weeks; a month is what ZFS and Ceph
 # users settled on, and reads a 10 TB drive at 4 MB/s.
@@ -31,18 +30,13 @@ PERIOD_SECONDS = 30 * 24 * 3600.0
 STEP_BYTES = 16 * MIB
 STEP_FRAGMENTS = 256
 
-# How often a scrub that rests counts the time and keeps it.
-LOOK_SECONDS = 300.0
 
-
-class ScrubRecord(Record):
-    """Where the pass over one drive stands."""
+class ScrubRecord(PassRecord):
+    """Where the pass over one drive stands. A new drive was just written, so its first pass is a period away."""
 
     block: bytes = b""
     index: int = -1
-    """The last fragment checked; -1 between two passes."""
-    rested: float = 0.0
-    """Seconds since the last pass ended during which somebody was there to count: a new drive was just written."""
+    """The last fragment checked; -1 at the start of a pass."""
     checked: int = 0
     checked_bytes: int = 0
     bad: int = 0
@@ -83,80 +77,49 @@ def step(page: Sequence[FragmentInfo]) -> Sequence[FragmentInfo]:
     return page
 
 
-class Scrubber:
+class Scrubber(Passes[ScrubRecord]):
     """The worker, one for each drive."""
 
     def __init__(
         self, drive: Drive, catalogue: Catalogue, open_tag: TagOpener, clock: Clock, *, name: str | None = None
     ) -> None:
         """`name` is what its progress is kept under: a pass by hand has its own, beside the one in the background."""
-        self.name = name or f"scrub {drive.id.hex()[:8]}"
+        super().__init__(name or f"scrub {drive.id.hex()[:8]}", ScrubRecord, PERIOD_SECONDS, catalogue, clock)
         self._drive = drive
-        self._catalogue = catalogue
         self._open_tag = open_tag
-        self._clock = clock
-        self._saver = Saver(catalogue, self.name, clock)
-        self._wake = Wake(clock)
-        self._record: ScrubRecord | None = None
-        self._counted_at = 0.0
 
     @property
     def checked(self) -> int:
         """Fragments checked in this pass."""
-        return self._record.checked if self._record is not None else 0
+        return self.record.checked if self.record is not None else 0
 
     def status(self) -> str:
-        record = self._record
-        if record is None or (record.index < 0 and not record.passes):
+        record = self.record
+        if record is None or not (record.under_way or record.passes):
             return "no pass yet"
         said = f"{record.checked} fragments checked, {record.bad} bad"
         if record.unattributable:
             said += f", {record.unattributable} unattributable"
-        return said if record.index >= 0 else f"last pass: {said}"
+        return said if record.under_way else f"last pass: {said}"
 
-    async def request(self) -> None:
-        """Begin a pass now, unless one is under way."""
-        record = await self._load()
-        record.rested = PERIOD_SECONDS
-        self._wake.set()
+    def _begin(self, record: ScrubRecord) -> None:
+        record.block, record.index = b"", -1
+        record.checked = record.checked_bytes = record.bad = record.unattributable = 0
 
-    async def work(self) -> State:
-        record = await self._load()
-        now = self._clock.monotonic()
-        record.rested += now - self._counted_at
-        self._counted_at = now
-        if record.index < 0:
-            if record.rested < PERIOD_SECONDS:
-                await self._saver.save_seldom(record)
-                return State.IDLE
-            record.checked = record.checked_bytes = record.bad = record.unattributable = 0
-        return await self._check_step(record)
-
-    async def wait_for_work(self) -> None:
-        await self._wake.wait(LOOK_SECONDS)
-
-    async def _load(self) -> ScrubRecord:
-        if self._record is None:
-            self._record = await load(self._catalogue, self.name, ScrubRecord)
-            self._counted_at = self._clock.monotonic()
-        return self._record
-
-    async def _check_step(self, record: ScrubRecord) -> State:
+    async def _step(self, record: ScrubRecord) -> bool:
         after = FragmentKey(BlockId(record.block), record.index) if record.index >= 0 else None
         page = step(await self._drive.list(after, STEP_FRAGMENTS))
-        if not page:
-            record.block, record.index, record.rested = b"", -1, 0.0
-            record.passes += 1
-            await self._saver.save(record)
-            return State.IDLE
         for info in page:
             checked = await check(self._drive, info)
             record.checked += 1
             record.checked_bytes += info.length
             await self._judge(record, checked)
-        record.block, record.index = page[-1].key
-        await self._saver.save_seldom(record)
-        return State.BUSY
+        if page:
+            record.block, record.index = page[-1].key
+        return bool(page)
+
+    def _end(self, record: ScrubRecord) -> None:
+        record.passes += 1
 
     async def _judge(self, record: ScrubRecord, checked: Checked) -> None:
         """Tell repair of a bad fragment, if its content lives."""

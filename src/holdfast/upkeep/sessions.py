@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from holdfast.core.clock import Clock
 from holdfast.core.ids import SessionId
 from holdfast.upkeep.interface import SESSION_SILENCE_SECONDS, Catalogue, SessionBeat
-from holdfast.upkeep.worker import State, Wake
+from holdfast.upkeep.worker import TRANQUILITY_TIDYING, State, Wake
 
 # Often enough that a dead session is noticed within a small part of its silence.
 LOOK_SECONDS = SESSION_SILENCE_SECONDS / 5
@@ -44,6 +44,7 @@ class SessionWatch:
     """The worker."""
 
     name = "sessions"
+    tranquility = TRANQUILITY_TIDYING
 
     def __init__(self, catalogue: Catalogue, clock: Clock) -> None:
         self._catalogue = catalogue

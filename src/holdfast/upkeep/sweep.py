@@ -23,31 +23,26 @@ from holdfast.core.errors import Corrupt
 from holdfast.core.ids import BlockId, ContentId
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
 from holdfast.upkeep.interface import SWEEP_GAP_SECONDS, Catalogue, Liveness, TaggedContent, TagOpener, attribute
-from holdfast.upkeep.progress import Record, Saver, load
-from holdfast.upkeep.worker import State, Wake
+from holdfast.upkeep.progress import Passes, PassRecord
 
 # Garbage outside collection is rare, and a listing reads the index of a whole drive.
 PERIOD_SECONDS = 24 * 3600.0
 
 PAGE_FRAGMENTS = 1000
 
-# How often a sweeper that rests counts the time and keeps it.
-LOOK_SECONDS = 300.0
-
 # The suspects of one drive fit a progress row of half a MiB; a pass that finds more leaves them to the next pass.
 SUSPECTS_MAX_COUNT = 16_384
 
 
-class SweepRecord(Record):
-    """Where the pass over one drive stands. Ages are in seconds during which somebody was there to count them."""
+class SweepRecord(PassRecord):
+    """Where the pass over one drive stands. A new drive is due at once."""
 
+    rested: float = PERIOD_SECONDS
     block: bytes = b""
     index: int = -1
-    """The last fragment seen; -1 between two passes."""
-    rested: float = PERIOD_SECONDS
-    """Since the last pass ended: a new drive is due at once."""
+    """The last fragment seen; -1 at the start of a pass."""
     suspects: dict[bytes, float] = msgspec.field(default_factory=dict)
-    """Contents that were called GONE once, and how long ago."""
+    """Contents that were called GONE once, and how long ago, counted as `rested` is."""
 
 
 def due(record: SweepRecord) -> bool:
@@ -112,7 +107,7 @@ class SweepCounts:
     """Fragments whose tag does not open: not ours to delete."""
 
 
-class Sweeper:
+class Sweeper(Passes[SweepRecord]):
     """The worker, one for each drive. One step is one page of the listing."""
 
     def __init__(
@@ -122,16 +117,11 @@ class Sweeper:
         open_tag: TagOpener,
         clock: Clock,
     ) -> None:
-        self.name = f"sweep {drive.id.hex()[:8]}"
+        super().__init__(f"sweep {drive.id.hex()[:8]}", SweepRecord, PERIOD_SECONDS, catalogue, clock)
         self._drive = drive
-        self._catalogue = catalogue
         self._open_tag = open_tag
-        self._clock = clock
-        self._saver = Saver(catalogue, self.name, clock)
-        self._wake = Wake(clock)
-        self._record: SweepRecord | None = None
-        self._ripe: frozenset[ContentId] = frozenset()
-        self._aged_at = 0.0
+        self._ripe: frozenset[ContentId] | None = None
+        """Since the pass began, or was taken up again."""
         self.counts = SweepCounts()
 
     def status(self) -> str:
@@ -139,46 +129,32 @@ class Sweeper:
         said = f"{counts.seen} fragments seen, {counts.deleted} deleted"
         return said + f", {counts.unattributable} unattributable" if counts.unattributable else said
 
-    async def request(self) -> None:
-        """Begin a pass now: the drive came back, or somebody asked."""
-        record = await self._load()
-        record.rested = PERIOD_SECONDS
-        self._wake.set()
+    def _age(self, record: SweepRecord, seconds: float) -> None:
+        aged(record, seconds)
 
-    async def work(self) -> State:
-        record = await self._load()
-        now = self._clock.monotonic()
-        aged(record, now - self._aged_at)
-        self._aged_at = now
-        if record.index < 0 and not due(record):
-            await self._saver.save_seldom(record)
-            return State.IDLE
-        if record.index < 0:
+    def _due(self, record: SweepRecord) -> bool:
+        return due(record)
+
+    def _begin(self, record: SweepRecord) -> None:
+        record.block, record.index = b"", -1
+        self._ripe = None
+        self.counts = SweepCounts()
+
+    async def _step(self, record: SweepRecord) -> bool:
+        if self._ripe is None:
             self._ripe = ripe(record)
-            self.counts = SweepCounts()
-        return await self._sweep_page(record)
-
-    async def wait_for_work(self) -> None:
-        await self._wake.wait(LOOK_SECONDS)
-
-    async def _load(self) -> SweepRecord:
-        if self._record is None:
-            self._record = await load(self._catalogue, self.name, SweepRecord)
-            self._ripe = ripe(self._record)
-            self._aged_at = self._clock.monotonic()
-        return self._record
-
-    async def _sweep_page(self, record: SweepRecord) -> State:
         after = FragmentKey(BlockId(record.block), record.index) if record.index >= 0 else None
         page = await self._drive.list(after, PAGE_FRAGMENTS)
-        if not page:
-            await self._end_pass(record)
-            return State.IDLE
-        await self._act(record, self._open(page))
-        record.block, record.index = page[-1].key
+        await self._act(record, self._open(page), self._ripe)
         self.counts.seen += len(page)
-        await self._saver.save_seldom(record)
-        return State.BUSY
+        if page:
+            record.block, record.index = page[-1].key
+        return bool(page)
+
+    def _end(self, record: SweepRecord) -> None:
+        """Suspects that were ripe have been dealt with; whatever is left of them is suspected anew."""
+        dealt_with = self._ripe or frozenset()
+        record.suspects = {content: age for content, age in record.suspects.items() if content not in dealt_with}
 
     def _open(self, page: Sequence[FragmentInfo]) -> list[Listed]:
         listed = []
@@ -189,10 +165,10 @@ class Sweeper:
                 self.counts.unattributable += 1
         return listed
 
-    async def _act(self, record: SweepRecord, listed: Sequence[Listed]) -> None:
+    async def _act(self, record: SweepRecord, listed: Sequence[Listed], ripe: Container[ContentId]) -> None:
         contents = list({one.tagged.content for one in listed})
         liveness = dict(zip(contents, await self._catalogue.liveness(contents), strict=True)) if contents else {}
-        verdict = judge(listed, liveness, self._ripe)
+        verdict = judge(listed, liveness, ripe)
         if verdict.delete:
             await self._drive.delete(verdict.delete)
             self.counts.deleted += len(verdict.delete)
@@ -201,9 +177,3 @@ class Sweeper:
         for content in verdict.suspect:
             if len(record.suspects) < SUSPECTS_MAX_COUNT:
                 record.suspects.setdefault(content, 0.0)
-
-    async def _end_pass(self, record: SweepRecord) -> None:
-        """Suspects that were ripe have been dealt with; whatever is left of them is suspected anew."""
-        record.suspects = {content: age for content, age in record.suspects.items() if content not in self._ripe}
-        record.block, record.index, record.rested = b"", -1, 0.0
-        await self._saver.save(record)

@@ -1,4 +1,4 @@
-"""How a chore is run: one shape for all of them, one loop that drives them, and a throttle.
+"""How a chore is run: one shape for all of them, and one loop that drives and throttles them.
 
 Rules:
 
@@ -30,8 +30,11 @@ PAUSE_MAX_SECONDS = 60.0
 BACKOFF_FIRST_SECONDS = 1.0
 BACKOFF_MAX_SECONDS = 300.0
 
-# Two parts of rest to one of work: a third of the time is upkeep's when nobody is in a hurry.
-TRANQUILITY_DEFAULT = 2.0
+# Parts of rest to one of work. What mends is in a hurry: until it is done, a further loss brings data nearer to being
+# lost. What only looks has days; what tidies up is in between.
+TRANQUILITY_MENDING = 0.5
+TRANQUILITY_TIDYING = 2.0
+TRANQUILITY_LOOKING = 3.0
 
 
 class State(Enum):
@@ -49,6 +52,11 @@ class Worker(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def tranquility(self) -> float:
+        """How many times as long as it worked it rests; 0 is full speed. Asked after every step."""
+        ...
+
     def status(self) -> str:
         """Where it stands, in words for people; "" when there is nothing to say."""
         ...
@@ -60,17 +68,6 @@ class Worker(Protocol):
     async def wait_for_work(self) -> None:
         """Return when `work` may have something to do. Called after IDLE."""
         ...
-
-
-class Throttle:
-    """Sleeps `tranquility` times as long as the step took. 0 is full speed; the operator may change it at any time."""
-
-    def __init__(self, clock: Clock, tranquility: float = TRANQUILITY_DEFAULT) -> None:
-        self._clock = clock
-        self.tranquility = tranquility
-
-    async def rest(self, worked_seconds: float) -> None:
-        await self._clock.sleep(pause(worked_seconds, self.tranquility))
 
 
 def pause(worked_seconds: float, tranquility: float) -> float:
@@ -122,9 +119,8 @@ class WorkerReport:
 class Runner:
     """Drives one worker."""
 
-    def __init__(self, worker: Worker, throttle: Throttle, clock: Clock) -> None:
+    def __init__(self, worker: Worker, clock: Clock) -> None:
         self._worker = worker
-        self._throttle = throttle
         self._clock = clock
         self._state = State.IDLE
         self._failures = 0
@@ -144,7 +140,8 @@ class Runner:
                 continue
             self._failures = 0
             if self._state is State.BUSY:
-                await self._throttle.rest(self._clock.monotonic() - started)
+                worked = self._clock.monotonic() - started
+                await self._clock.sleep(pause(worked, self._worker.tranquility))
             elif self._state is State.IDLE:
                 await self._worker.wait_for_work()
 

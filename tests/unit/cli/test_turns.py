@@ -14,6 +14,7 @@ class Counting:
     """A worker that notices company."""
 
     name = "counting"
+    tranquility = 0.0
     inside = 0
     most = 0
 

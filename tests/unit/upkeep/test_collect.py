@@ -41,8 +41,10 @@ async def test_when_space_is_short_the_grace_gives_way() -> None:
     for drive in world.drives.values():
         drive.inner._capacity = (await drive.usage()).live + 1
     worker = collector(world)
+    unhurried = worker.tranquility
     await settle(worker)
     assert worker.grace_gave_way
+    assert worker.tranquility < unhurried
     assert "space is short" in worker.status()
     assert world.fragments_of(doomed) == []
 

@@ -12,7 +12,6 @@ from holdfast.upkeep.worker import (
     PAUSE_MAX_SECONDS,
     Runner,
     State,
-    Throttle,
     Wake,
     backoff,
     pause,
@@ -25,6 +24,7 @@ class Scripted:
     """Does what its script says, one entry a step: seconds of work, an error, or a state."""
 
     name = "scripted"
+    tranquility = 0.0
 
     def __init__(self, clock: FakeClock, *script: float | Exception | State) -> None:
         self.clock = clock
@@ -61,14 +61,15 @@ async def until(clock: FakeClock, condition: Callable[[], bool], step: float = 0
 async def test_rest_is_in_proportion_to_work(tranquility: float, seconds: float) -> None:
     clock = FakeClock()
     worker = Scripted(clock, 1.0, 1.0, 1.0, State.DONE)
-    task = asyncio.create_task(Runner(worker, Throttle(clock, tranquility), clock).run())
+    worker.tranquility = tranquility
+    task = asyncio.create_task(Runner(worker, clock).run())
     assert await until(clock, task.done) == pytest.approx(seconds, abs=0.5)
 
 
 async def test_idle_waits_and_done_ends() -> None:
     clock = FakeClock()
     worker = Scripted(clock, State.IDLE, State.IDLE, State.DONE)
-    runner = Runner(worker, Throttle(clock), clock)
+    runner = Runner(worker, clock)
     await runner.run()
     assert worker.waits == 2
     assert runner.report().state is State.DONE
@@ -78,7 +79,7 @@ async def test_idle_waits_and_done_ends() -> None:
 async def test_our_errors_are_tried_again_ever_more_slowly_and_reported() -> None:
     clock = FakeClock()
     worker = Scripted(clock, NodeDown("a"), NodeDown("b"), NodeDown("c"), State.IDLE, State.DONE)
-    runner = Runner(worker, Throttle(clock), clock)
+    runner = Runner(worker, clock)
     task = asyncio.create_task(runner.run())
     await until(clock, lambda: len(worker.script) == 2)
     report = runner.report()
@@ -93,7 +94,7 @@ async def test_a_bug_ends_the_process() -> None:
     worker = Scripted(clock, ZeroDivisionError())
     other = Scripted(clock, 1e6, State.DONE)
     with pytest.raises(ExceptionGroup) as caught:
-        await run_all([Runner(each, Throttle(clock), clock) for each in (worker, other)])
+        await run_all([Runner(each, clock) for each in (worker, other)])
     assert caught.group_contains(ZeroDivisionError)
 
 
