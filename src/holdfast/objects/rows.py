@@ -207,6 +207,17 @@ class AccessKeyRow(_Value, frozen=True):
     root: bool
     enabled: bool
     created_ns: int
+    label: str = ""
+    grants: dict[str, str] = {}
+    """What the key may do, by bucket or "*" for every bucket: "r", "w" or "rw". Without meaning for the root key."""
+
+
+class AccessKeysRow(_Value, frozen=True):
+    """Changed in every commit that changes an access key: who keeps a copy of them sees by its token alone whether
+    they changed."""
+
+    shape: int
+    changed_ns: int
 
 
 class ProgressRow(_Value, frozen=True):
@@ -307,6 +318,7 @@ def repair_row_key(block: bytes) -> bytes:
 
 
 def access_key_row_key(access_key: str) -> bytes:
+    """No access key is empty: the table's letter alone is the key of the `AccessKeysRow`."""
     return ACCESS_KEYS + access_key.encode()
 
 

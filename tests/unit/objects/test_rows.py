@@ -34,7 +34,8 @@ VALUES = {
     "session": rows.SessionRow(1, 7, "host", 42),
     "heartbeat": rows.HeartbeatRow(1, 8),
     "repair": rows.RepairRow(1, b"c" * 16, 1 << 56, b"b" * 32, "cauchy", 4, 2, 1_048_640, 9),
-    "access key": rows.AccessKeyRow(1, "secret", True, True, 10),
+    "access key": rows.AccessKeyRow(1, "secret", False, True, 10, "label", {"*": "r", "name": "rw"}),
+    "access keys": rows.AccessKeysRow(1, 11),
     "progress": rows.ProgressRow(1, b"data"),
 }  # fmt: skip
 
@@ -51,6 +52,7 @@ KEYS = {
     "heartbeat": rows.heartbeat_row_key(SessionId(b"session#")),
     "repair": rows.repair_row_key(b"b" * 32),
     "access key": rows.access_key_row_key("AKIA"),
+    "access keys": rows.ACCESS_KEYS,
     "layout": rows.layout_row_key(1),
     "progress": rows.progress_row_key("scrub"),
 }

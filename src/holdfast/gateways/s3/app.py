@@ -36,7 +36,8 @@ from holdfast.gateways.s3.metrics import Metrics
 from holdfast.gateways.s3.post_object import FormCall, is_form, open_form
 from holdfast.gateways.s3.routing import POST_OBJECT, Verb, check_headers, route
 from holdfast.gateways.s3.settings import Services, Settings
-from holdfast.gateways.s3.sigv4 import STREAMING, UNSIGNED_PAYLOAD, Identity, SignedRequest, verify
+from holdfast.gateways.s3.sigv4 import STREAMING, UNSIGNED_PAYLOAD, Identity, SignedRequest, access_of, verify
+from holdfast.objects.access import Access
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -234,6 +235,9 @@ class _Exchange:
         self._bucket, self._key = split_path(path, host_bucket)
         query = self._take_query(pairs)
         self._verb = verb = route(method, self._bucket, self._key, query, self.headers)
+        access = access_of(services.credentials, identity.access_key)
+        if verb.needs is not None:
+            access.require(self._bucket, verb.needs)
         check_headers(verb, method, self.headers, app.settings)
         self._expect_body(identity)
         self._checked = app.clock.monotonic()
@@ -247,6 +251,7 @@ class _Exchange:
             self.headers,
             self.body,
             now_ns,
+            access,
         )
         return await verb.serve(call)
 
@@ -254,7 +259,18 @@ class _Exchange:
         """A form upload, its signature and its policy checked; None when the request is none."""
         settings = self._app.settings
         self._bucket, self._key = split_path(path, host_bucket)
-        call = Call(services.store, settings, "POST", self._bucket, self._key, {}, self.headers, self.body, now_ns)
+        call = Call(
+            services.store,
+            settings,
+            "POST",
+            self._bucket,
+            self._key,
+            {},
+            self.headers,
+            self.body,
+            now_ns,
+            _NOBODY,
+        )
         if not is_form(call):
             return None
         self._verb = POST_OBJECT
@@ -421,6 +437,9 @@ class _Exchange:
                 user_agent=self.headers.get("user-agent", ""),
             )
 
+
+# A form whose signature is still to be read.
+_NOBODY = Access()
 
 _TEXT_TYPE: Header = (b"content-type", b"text/plain; charset=utf-8")
 

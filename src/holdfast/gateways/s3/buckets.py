@@ -7,6 +7,7 @@ from holdfast.gateways.s3.body import DOCUMENT_MAX_BYTES
 from holdfast.gateways.s3.call import XML_TYPE, Answer, Call, integer, is_bucket_name, iso_date
 from holdfast.gateways.s3.errors import S3Error, not_implemented
 from holdfast.gateways.s3.settings import DEFAULT_REGION
+from holdfast.objects.access import EITHER
 from holdfast.objects.model import Bucket, Versioning
 
 # S3: ListBuckets has pages of its own size.
@@ -52,7 +53,7 @@ async def delete_bucket(call: Call) -> Answer:
 
 
 async def list_buckets(call: Call) -> Answer:
-    """GET /."""
+    """GET /. Buckets in which the signer may do nothing are not shown."""
     limit = integer(call, "max-buckets", _BUCKETS_PAGE_MAX_COUNT, _BUCKETS_PAGE_MAX_COUNT, minimum=1)
     prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
     region = call.query.get("bucket-region")
@@ -62,7 +63,7 @@ async def list_buckets(call: Call) -> Answer:
     after = token
     while len(buckets) <= limit:
         page = await call.store.list_buckets(after=after, prefix=prefix, limit=LIST_PAGE_MAX_COUNT)
-        buckets += page
+        buckets += [bucket for bucket in page if call.access.allows(bucket.name, EITHER)]
         if len(page) < LIST_PAGE_MAX_COUNT:
             break
         after = page[-1].name

@@ -14,6 +14,7 @@ from holdfast.core.limits import KEY_MAX_BYTES
 from holdfast.gateways.s3.body import Body
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.gateways.s3.settings import Settings
+from holdfast.objects.access import Access
 from holdfast.objects.names import check_bucket_name
 from holdfast.objects.store import Store
 
@@ -53,6 +54,9 @@ class Call:
     headers: Mapping[str, str]
     body: Body
     now_ns: int
+    access: Access
+    """What the signer may do: of a form, nothing until its signature was checked. The verb itself is allowed; what else
+    it comes upon (a copy's source) it asks for."""
 
 
 def split_query(raw: bytes) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from holdfast.gateways.s3.body import DOCUMENT_MAX_BYTES
 from holdfast.gateways.s3.call import XML_TYPE, Answer, Call, Header, check_key, is_bucket_name, iso_date, quoted
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.gateways.s3.multipart import part_number
+from holdfast.objects.access import READ
 from holdfast.objects.model import NULL_VERSION, CopyOptions, CopySource, ObjectInfo
 
 _HEADER = "x-amz-copy-source"
@@ -33,6 +34,13 @@ def parse_source(text: str) -> tuple[str, str, str | None]:
     return bucket, key, named
 
 
+def _source(call: Call) -> tuple[str, str, str | None]:
+    """Raises AccessDenied, too, when the caller may not read there."""
+    source = parse_source(call.headers[_HEADER])
+    call.access.require(source[0], READ)
+    return source
+
+
 def _bad_source(text: str) -> S3Error:
     return S3Error(
         "InvalidArgument",
@@ -43,7 +51,7 @@ def _bad_source(text: str) -> S3Error:
 
 async def copy_object(call: Call) -> Answer:
     """PUT /bucket/key with x-amz-copy-source. Nothing is copied but the names of the blocks."""
-    bucket, key, named = parse_source(call.headers[_HEADER])
+    bucket, key, named = _source(call)
     replaces = _replaces(call, "x-amz-metadata-directive")
     algorithm = call.headers.get("x-amz-checksum-algorithm")
     if (bucket, key, named) == (call.bucket, call.key, None) and not replaces and algorithm is None:
@@ -77,7 +85,7 @@ async def copy_object(call: Call) -> Answer:
 async def upload_part_copy(call: Call) -> Answer:
     """PUT /bucket/key?partNumber&uploadId with x-amz-copy-source."""
     number = part_number(call)
-    bucket, key, named = parse_source(call.headers[_HEADER])
+    bucket, key, named = _source(call)
     text = call.headers.get("x-amz-copy-source-range")
     wanted: ByteRange | None = conditions.parse_source_range(text)
     await _no_body(call)

@@ -10,6 +10,7 @@ from holdfast.core.limits import USER_METADATA_MAX_BYTES
 from holdfast.gateways.s3.call import Call, Header, http_date, quoted, unquoted
 from holdfast.gateways.s3.checksums import checksum_type
 from holdfast.gateways.s3.errors import S3Error
+from holdfast.objects.access import READ
 from holdfast.objects.model import NULL_VERSION, Conditions, ObjectInfo
 
 USER_PREFIX = "x-amz-meta-"
@@ -54,11 +55,16 @@ def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_conditions(call: Call) -> Conditions:
-    """If-Match and If-None-Match of a write. S3 takes only * in If-None-Match; here it may be an ETag as well."""
+    """If-Match and If-None-Match of a write. S3 takes only * in If-None-Match; here it may be an ETag as well.
+
+    The outcome tells whether the caller knows the ETag, so as in S3 that takes the right to read.
+    """
     none_match = call.headers.get("if-none-match")
     match = call.headers.get("if-match")
     if none_match is not None and match is not None:
         raise S3Error("InvalidRequest", "If-Match and If-None-Match exclude each other.")
+    if match is not None or (none_match is not None and none_match.strip() != "*"):
+        call.access.require(call.bucket, READ)
     return Conditions(
         if_none_match=none_match is not None and none_match.strip() == "*",
         if_match=None if match is None else unquoted(match),

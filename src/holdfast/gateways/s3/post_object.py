@@ -15,7 +15,8 @@ from holdfast.gateways.s3.call import XML_TYPE, Answer, Call, Header, check_key,
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.gateways.s3.form import Form, boundary_of
 from holdfast.gateways.s3.policy import Policy, parse_policy
-from holdfast.gateways.s3.sigv4 import Credentials, verify_form
+from holdfast.gateways.s3.sigv4 import Credentials, access_of, verify_form
+from holdfast.objects.access import WRITE
 from holdfast.objects.model import Digests, ObjectInfo, PutOptions
 from holdfast.objects.tags import OBJECT_TAGS_MAX_COUNT, check_tags
 
@@ -65,6 +66,8 @@ async def open_form(call: Call, credentials: Credentials) -> FormCall:
     if not key:
         raise S3Error("InvalidArgument", "Bucket POST must contain a field named 'key'.")
     check_key(key)
+    access = access_of(credentials, access_key)
+    access.require(call.bucket, WRITE)
     if fields.get("bucket", call.bucket) != call.bucket:
         raise S3Error("AccessDenied", "The form names another bucket than the one that it was sent to.")
     policy.check({**fields, "bucket": call.bucket, "key": key}, call.now_ns / 1e9)
@@ -84,6 +87,7 @@ async def open_form(call: Call, credentials: Credentials) -> FormCall:
         headers=headers,
         body=call.body,
         now_ns=call.now_ns,
+        access=access,
         access_key=access_key,
         policy=policy,
         file=form.file(),

@@ -27,6 +27,7 @@ from holdfast.gateways.s3.call import Answer, Call, check_key, is_bucket_name
 from holdfast.gateways.s3.checksums import HEADERS as CHECKSUM_HEADERS
 from holdfast.gateways.s3.errors import S3Error, not_implemented
 from holdfast.gateways.s3.settings import Settings
+from holdfast.objects.access import EITHER, NOTHING, READ, WRITE, Permissions
 
 
 class Level(Enum):
@@ -43,6 +44,9 @@ class Verb:
 
     name: str
     serve: Callable[[Call], Awaitable[Answer]]
+    needs: Permissions | None
+    """What a key that is not root must have been granted in the bucket, one of these; of NOTHING, root is meant. None
+    lets any key call."""
     query: frozenset[str]
     headers: frozenset[str]
 
@@ -93,6 +97,9 @@ _DIRECTIVES = frozenset(("x-amz-metadata-directive", "x-amz-tagging-directive", 
 # It asks that a lock be overridden. There are no locks, so a delete that ignores it does all that was asked.
 _UNLOCKED = frozenset(("x-amz-bypass-governance-retention",))
 
+# Only the root key administers.
+_ROOT = NOTHING
+
 _READ_QUERY = ("versionId", "partNumber", *metadata.OVERRIDES)
 _LIST = ("prefix", "delimiter", "max-keys", "encoding-type")
 
@@ -100,10 +107,11 @@ _LIST = ("prefix", "delimiter", "max-keys", "encoding-type")
 def _verb(
     name: str,
     serve: Callable[[Call], Awaitable[Answer]],
+    needs: Permissions | None,
     query: tuple[str, ...] = (),
     headers: frozenset[str] = frozenset(),
 ) -> Verb:
-    return Verb(name, serve, frozenset(query), headers)
+    return Verb(name, serve, needs, frozenset(query), headers)
 
 
 _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
@@ -111,72 +119,80 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
         "": _verb(
             "ListBuckets",
             buckets.list_buckets,
+            None,
             ("max-buckets", "prefix", "continuation-token", "bucket-region"),
         )
     },
     (Level.BUCKET, "PUT"): {
-        "": _verb("CreateBucket", buckets.create_bucket, (), _BODY),
-        "versioning": _verb("PutBucketVersioning", buckets.put_bucket_versioning, ("versioning",), _BODY),
-        "tagging": _verb("PutBucketTagging", tagging.put_bucket_tagging, ("tagging",), _BODY),
+        "": _verb("CreateBucket", buckets.create_bucket, _ROOT, (), _BODY),
+        "versioning": _verb("PutBucketVersioning", buckets.put_bucket_versioning, _ROOT, ("versioning",), _BODY),
+        "tagging": _verb("PutBucketTagging", tagging.put_bucket_tagging, _ROOT, ("tagging",), _BODY),
     },
-    (Level.BUCKET, "HEAD"): {"": _verb("HeadBucket", buckets.head_bucket)},
+    (Level.BUCKET, "HEAD"): {"": _verb("HeadBucket", buckets.head_bucket, EITHER)},
     (Level.BUCKET, "DELETE"): {
-        "": _verb("DeleteBucket", buckets.delete_bucket),
-        "tagging": _verb("DeleteBucketTagging", tagging.delete_bucket_tagging, ("tagging",)),
+        "": _verb("DeleteBucket", buckets.delete_bucket, _ROOT),
+        "tagging": _verb("DeleteBucketTagging", tagging.delete_bucket_tagging, _ROOT, ("tagging",)),
     },
     (Level.BUCKET, "GET"): {
-        "": _verb("ListObjects", list_objects.list_objects, (*_LIST, "marker")),
+        "": _verb("ListObjects", list_objects.list_objects, READ, (*_LIST, "marker")),
         "list-type": _verb(
             "ListObjectsV2",
             list_objects.list_objects_v2,
+            READ,
             (*_LIST, "list-type", "continuation-token", "start-after", "fetch-owner"),
         ),
         "versions": _verb(
             "ListObjectVersions",
             list_objects.list_object_versions,
+            READ,
             (*_LIST, "versions", "key-marker", "version-id-marker"),
         ),
         "uploads": _verb(
             "ListMultipartUploads",
             multipart.list_multipart_uploads,
+            WRITE,
             ("uploads", "prefix", "delimiter", "encoding-type", "max-uploads", "key-marker", "upload-id-marker"),
         ),
-        "location": _verb("GetBucketLocation", buckets.get_bucket_location, ("location",)),
-        "versioning": _verb("GetBucketVersioning", buckets.get_bucket_versioning, ("versioning",)),
-        "tagging": _verb("GetBucketTagging", tagging.get_bucket_tagging, ("tagging",)),
+        "location": _verb("GetBucketLocation", buckets.get_bucket_location, EITHER, ("location",)),
+        "versioning": _verb("GetBucketVersioning", buckets.get_bucket_versioning, EITHER, ("versioning",)),
+        "tagging": _verb("GetBucketTagging", tagging.get_bucket_tagging, READ, ("tagging",)),
     },
-    (Level.BUCKET, "POST"): {"delete": _verb("DeleteObjects", delete.delete_objects, ("delete",), _BODY | _UNLOCKED)},
+    (Level.BUCKET, "POST"): {
+        "delete": _verb("DeleteObjects", delete.delete_objects, WRITE, ("delete",), _BODY | _UNLOCKED)
+    },
     (Level.OBJECT, "PUT"): {
-        "": _verb("PutObject", put_object.put_object, (), _BODY | _CONDITIONAL | _TAGGING),
-        "tagging": _verb("PutObjectTagging", tagging.put_object_tagging, ("tagging", "versionId"), _BODY),
-        "uploadId": _verb("UploadPart", multipart.upload_part, ("uploadId", "partNumber"), _BODY),
+        "": _verb("PutObject", put_object.put_object, WRITE, (), _BODY | _CONDITIONAL | _TAGGING),
+        "tagging": _verb("PutObjectTagging", tagging.put_object_tagging, WRITE, ("tagging", "versionId"), _BODY),
+        "uploadId": _verb("UploadPart", multipart.upload_part, WRITE, ("uploadId", "partNumber"), _BODY),
     },
     (Level.OBJECT, "GET"): {
-        "": _verb("GetObject", get_object.get_object, _READ_QUERY, frozenset(("x-amz-checksum-mode",))),
+        "": _verb("GetObject", get_object.get_object, READ, _READ_QUERY, frozenset(("x-amz-checksum-mode",))),
         "attributes": _verb(
             "GetObjectAttributes",
             attributes.get_object_attributes,
+            READ,
             ("attributes", "versionId"),
             frozenset(("x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker")),
         ),
-        "tagging": _verb("GetObjectTagging", tagging.get_object_tagging, ("tagging", "versionId")),
-        "uploadId": _verb("ListParts", multipart.list_parts, ("uploadId", "max-parts", "part-number-marker")),
+        "tagging": _verb("GetObjectTagging", tagging.get_object_tagging, READ, ("tagging", "versionId")),
+        "uploadId": _verb("ListParts", multipart.list_parts, WRITE, ("uploadId", "max-parts", "part-number-marker")),
     },
     (Level.OBJECT, "HEAD"): {
-        "": _verb("HeadObject", get_object.head_object, _READ_QUERY, frozenset(("x-amz-checksum-mode",))),
+        "": _verb("HeadObject", get_object.head_object, READ, _READ_QUERY, frozenset(("x-amz-checksum-mode",))),
     },
     (Level.OBJECT, "DELETE"): {
-        "": _verb("DeleteObject", delete.delete_object, ("versionId",), _UNLOCKED | {"if-match"}),
-        "tagging": _verb("DeleteObjectTagging", tagging.delete_object_tagging, ("tagging", "versionId")),
-        "uploadId": _verb("AbortMultipartUpload", multipart.abort_multipart_upload, ("uploadId",)),
+        "": _verb("DeleteObject", delete.delete_object, WRITE, ("versionId",), _UNLOCKED | {"if-match"}),
+        "tagging": _verb("DeleteObjectTagging", tagging.delete_object_tagging, WRITE, ("tagging", "versionId")),
+        "uploadId": _verb("AbortMultipartUpload", multipart.abort_multipart_upload, WRITE, ("uploadId",)),
     },
     (Level.OBJECT, "POST"): {
         "uploads": _verb(
-            "CreateMultipartUpload", multipart.create_multipart_upload, ("uploads",), _UPLOAD_CHECKSUM | _TAGGING
+            "CreateMultipartUpload", multipart.create_multipart_upload, WRITE, ("uploads",), _UPLOAD_CHECKSUM | _TAGGING
         ),
         "uploadId": _verb(
             "CompleteMultipartUpload",
             multipart.complete_multipart_upload,
+            WRITE,
             ("uploadId",),
             CHECKSUM_HEADERS | _CONDITIONAL | {"x-amz-checksum-type", "x-amz-mp-object-size"},
         ),
@@ -185,17 +201,18 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
 
 # What a put is when it names a source.
 _FROM_SOURCE: Mapping[str, Verb] = {
-    "PutObject": _verb("CopyObject", copies.copy_object, (), _SOURCE | _DIRECTIVES | _CONDITIONAL | _TAGGING),
+    "PutObject": _verb("CopyObject", copies.copy_object, WRITE, (), _SOURCE | _DIRECTIVES | _CONDITIONAL | _TAGGING),
     "UploadPart": _verb(
         "UploadPartCopy",
         copies.upload_part_copy,
+        WRITE,
         ("uploadId", "partNumber"),
         _SOURCE | {"x-amz-copy-source-range"},
     ),
 }
 
 # Not picked by path and query, but by what is in the body; its headers are the form's fields.
-POST_OBJECT = _verb("PostObject", post_object.post_object, (), CHECKSUM_HEADERS)
+POST_OBJECT = _verb("PostObject", post_object.post_object, WRITE, (), CHECKSUM_HEADERS)
 
 VERBS: tuple[Verb, ...] = (
     *(verb for picked in _PICKED.values() for verb in picked.values()),

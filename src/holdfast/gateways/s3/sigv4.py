@@ -22,6 +22,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from holdfast.core.errors import NotFound
 from holdfast.core.limits import CLOCK_SKEW_MAX_SECONDS, PRESIGN_MAX_SECONDS
 from holdfast.gateways.s3.errors import S3Error, not_implemented
+from holdfast.objects.access import Access
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
@@ -54,6 +55,10 @@ class Credentials(Protocol):
 
     def secret(self, access_key: str) -> str:
         """The secret of an access key that is known and not disabled. Raises NotFound."""
+        ...
+
+    def access(self, access_key: str) -> Access:
+        """What that key may do. Raises NotFound."""
         ...
 
 
@@ -188,9 +193,19 @@ def _secret(credentials: Credentials, access_key: str) -> str:
     try:
         return credentials.secret(access_key)
     except NotFound:
-        raise S3Error(
-            "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
-        ) from None
+        raise _unknown() from None
+
+
+def access_of(credentials: Credentials, access_key: str) -> Access:
+    """What the signer may do. Raises S3Error: since it signed, the key may have gone."""
+    try:
+        return credentials.access(access_key)
+    except NotFound:
+        raise _unknown() from None
+
+
+def _unknown() -> S3Error:
+    return S3Error("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
 
 
 def _mismatch(access_key: str) -> S3Error:

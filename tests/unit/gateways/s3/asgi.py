@@ -33,6 +33,7 @@ class Driver:
     def __init__(self, settings: Settings | None = None) -> None:
         self.clock = FakeClock()
         self.lines: list[bytes] = []
+        self.credentials = ExampleKey()
         self.not_ready: HoldfastError | None = None
         self.app: Application = create_app(
             self._open,
@@ -46,7 +47,7 @@ class Driver:
     async def _open(self) -> AsyncIterator[Services]:
         world = await World.open()
         self.store = world.store
-        yield Services(self.store, ExampleKey(), self._ready)
+        yield Services(self.store, self.credentials, self._ready)
         await world.close()
 
     async def keys(self) -> list[str]:

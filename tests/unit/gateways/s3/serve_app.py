@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from holdfast.core.errors import NotFound
 from holdfast.gateways.s3 import Services, Settings, create_app
+from holdfast.objects.access import ROOT, Access
 from tests.unit.objects.world import World
 
 ACCESS_KEY = "AKIDEXAMPLE"
@@ -37,6 +38,9 @@ class OneKey:
         if access_key != ACCESS_KEY:
             raise NotFound(access_key)
         return SECRET_KEY
+
+    def access(self, access_key: str) -> Access:
+        return ROOT
 
 
 async def ready() -> None:

@@ -4,6 +4,7 @@ from hashlib import sha256
 
 from holdfast.core.errors import NotFound
 from holdfast.gateways.s3.sigv4 import Identity, signing_key
+from holdfast.objects.access import ROOT, Access
 from holdfast.testing.signing import Signer
 
 # The key pair, time and region of every example in AWS's documentation.
@@ -17,10 +18,19 @@ SIGNER = Signer(ACCESS_KEY, SECRET_KEY)
 
 
 class ExampleKey:
+    """Credentials of that key pair."""
+
+    def __init__(self) -> None:
+        self.granted = ROOT
+
     def secret(self, access_key: str) -> str:
         if access_key != ACCESS_KEY:
             raise NotFound(access_key)
         return SECRET_KEY
+
+    def access(self, access_key: str) -> Access:
+        self.secret(access_key)
+        return self.granted
 
 
 def identity(payload: str, seed: str) -> Identity:

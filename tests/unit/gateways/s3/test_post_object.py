@@ -15,6 +15,7 @@ from holdfast.gateways.s3.errors import S3Error
 from holdfast.gateways.s3.form import FIELDS_MAX_BYTES, Form, boundary_of
 from holdfast.gateways.s3.policy import parse_policy
 from holdfast.gateways.s3.sigv4 import signing_key
+from holdfast.objects.access import READ, WRITE, Access
 from holdfast.objects.errors import IncompleteBody
 from tests.unit.gateways.s3.asgi import Answer, Driver
 from tests.unit.gateways.s3.signing import ACCESS_KEY, REGION, SECRET_KEY
@@ -85,6 +86,16 @@ async def test_a_form_uploads_its_file(driver: Driver) -> None:
         assert found.headers["x-amz-meta-a"].encode("latin-1").decode() == "ü"
     line = json.loads(driver.lines[0])
     assert (line["verb"], line["access_key"]) == ("PostObject", ACCESS_KEY)
+
+
+async def test_its_signer_must_be_allowed_to_write(driver: Driver) -> None:
+    form = _encode(_signed(driver, _BUCKET, {"key": "up/k"}), b"abc")
+    driver.credentials.granted = Access(grants={"bucket": READ, "other": WRITE})
+    answer = await _post(driver, form)
+    assert (answer.status, _code(answer)) == (403, "AccessDenied")
+    assert await driver.keys() == []
+    driver.credentials.granted = Access(grants={"bucket": WRITE})
+    assert (await _post(driver, form)).status == 204
 
 
 async def test_what_the_form_asks_to_be_answered(driver: Driver) -> None:
