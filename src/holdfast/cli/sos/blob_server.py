@@ -1,0 +1,137 @@
+"""`sos blob-server`: a store behind the blob server's routes.
+
+`-store` names a directory, which becomes a Holdfast store of one drive if it is empty or not there; a directory that
+holds drives, or nothing but several empty directories, is a store over all of them; so are directories with commas
+between. A URL names a database. Over drives, the store's upkeep runs beside the server, as under `holdfast serve`, and
+HOLDFAST_* settings hold.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from holdfast.cli.opening import find_or_make, open_store
+from holdfast.cli.settings import DRIVES_VARIABLE, Settings, from_environment
+from holdfast.cli.sos.serving import granian, read_secret
+from holdfast.cli.supervisor import supervise
+from holdfast.cli.system import SystemClock, SystemRandomness, keep_freed_memory
+from holdfast.cli.upkeep import run as run_upkeep
+from holdfast.core.errors import HoldfastError, InvalidRequest
+from holdfast.drives.identity import IDENTITY_NAME
+from holdfast.drives.os_disk import OsDisk
+from holdfast.gateways.sos.asgi import Receive, Send
+from holdfast.gateways.sos.blob_server import BlobServer
+from holdfast.gateways.sos.blobs import BlobStore
+from holdfast.gateways.sos.object_blobs import ObjectBlobs
+
+STORE_VARIABLE = "SOS_STORE"
+SECRET_VARIABLE = "SOS_SECRET"  # noqa: S105  the name of a variable
+
+Opener = Callable[[str], AbstractAsyncContextManager[BlobStore]]
+
+
+def run(
+    host: str, port: int, store: str, workers: int | None, secret_file: str | None, echo: Callable[[str], None]
+) -> None:
+    """Until SIGINT or SIGTERM. Raises HoldfastError when the store cannot be made or opened."""
+    os.environ[SECRET_VARIABLE] = read_secret(secret_file, SECRET_VARIABLE)
+    os.environ[STORE_VARIABLE] = store
+    children = {"server": lambda: granian(f"{__name__}:application", host, port, workers).serve()}
+    if scheme(store) == "":
+        os.environ[DRIVES_VARIABLE] = ":".join(str(path.absolute()) for path in directories(store))
+        settings = from_environment()
+        _in_child(lambda: _make(settings))
+        children["upkeep"] = lambda: run_upkeep(settings)
+    echo(f"blob-server available at http://{host}:{port}/\nUploads will be written beneath: {without_password(store)}")
+    supervise(children)
+
+
+def scheme(store: str) -> str:
+    """Of a URL: what stands before "://"; "" for directories."""
+    before, separator, _ = store.partition("://")
+    return before if separator else ""
+
+
+def without_password(store: str) -> str:
+    """A URL as it may be shown."""
+    name = scheme(store)
+    address = store.removeprefix(f"{name}://")
+    return f"{name}://{address.rpartition('@')[2]}" if name else store
+
+
+def directories(store: str) -> list[Path]:
+    """The drives' directories that `-store` means. Raises InvalidRequest."""
+    named = [Path(part) for part in store.split(",") if part]
+    if not named:
+        raise InvalidRequest("-store names no directory")
+    if len(named) > 1 or not named[0].is_dir() or (named[0] / IDENTITY_NAME).exists():
+        return named
+    inside = sorted(path for path in named[0].iterdir() if path.name != "lost+found")
+    drives = [path for path in inside if path.is_dir() and ((path / IDENTITY_NAME).exists() or _is_empty(path))]
+    holds_one = any((path / IDENTITY_NAME).exists() for path in drives)
+    return drives if holds_one or (len(drives) > 1 and drives == inside) else named
+
+
+def _is_empty(path: Path) -> bool:
+    return not any(entry.name != "lost+found" for entry in path.iterdir())
+
+
+def _make(settings: Settings) -> None:
+    find_or_make(settings, OsDisk(), SystemRandomness(), SystemClock())
+
+
+def _in_child(action: Callable[[], None]) -> None:
+    """Run `action` in a process of its own: LMDB and threads must not be there when workers are forked."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            action()
+            status = 0
+        except HoldfastError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise HoldfastError(said or "the store could not be made; see above")
+
+
+@asynccontextmanager
+async def _open_objects(store: str) -> AsyncIterator[BlobStore]:
+    async with open_store(from_environment()) as opened:
+        yield await ObjectBlobs.open_bucket(opened.store)
+
+
+_OPENERS: dict[str, Opener] = {"": _open_objects}
+
+
+def build() -> BlobServer:
+    """The application of one worker process, from the environment."""
+    store = os.environ.get(STORE_VARIABLE, "data")
+    opener = _OPENERS.get(scheme(store))
+    if opener is None:
+        raise InvalidRequest(f"-store: {scheme(store)}:// is none of: {', '.join(filter(None, _OPENERS))}")
+    return BlobServer(lambda: opener(store), os.environ.get(SECRET_VARIABLE, ""))
+
+
+_built: BlobServer | None = None
+
+
+async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    """The ASGI callable. It is put together at the first call, in the worker, when nothing will be forked any more."""
+    global _built  # noqa: PLW0603  one for each process
+    if _built is None:
+        keep_freed_memory()
+        _built = build()
+    await _built(scope, receive, send)

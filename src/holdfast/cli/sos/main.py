@@ -1,0 +1,64 @@
+"""`sos`: the commands. Each is a thin front over a module of its own, which is imported when it runs."""
+
+import sys
+from typing import Any
+
+import click
+
+from holdfast import __version__
+from holdfast.cli.sos.flags import GoCommand, flag, switch
+from holdfast.core.errors import HoldfastError
+
+
+class _Commands(click.Group):
+    """The original's names (`blob_server`) beside the later ones; errors that we raise on purpose become one line."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name.replace("_", "-"))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HoldfastError as error:
+            raise click.ClickException(str(error)) from error
+
+
+_HELP = {"help_option_names": ["-h", "-help", "--help"], "max_content_width": 120}
+
+
+@click.group(cls=_Commands, context_settings=_HELP)
+@click.version_option(__version__, prog_name="sos")
+def main() -> None:
+    """The Simple Object Storage: upload files, fetch them by their id."""
+
+
+@main.command("blob-server", cls=GoCommand, context_settings=_HELP)
+@flag("host", default="127.0.0.1", show_default=True, help="The IP to listen upon.")
+@flag("port", default=3001, show_default=True, help="The port to bind upon.")
+@flag(
+    "store",
+    default="data",
+    show_default=True,
+    help="Where blobs are kept: a directory, several with commas between, or the URL of a Redis (redis://), "
+    "PostgreSQL (postgresql://) or memcached (memcached://).",
+)
+@flag("workers", type=int, help="Worker processes; one for each core unless set.")
+@flag("secret-file", help="A file with the secret that API servers and `replicate` must know.")
+def blob_server(host: str, port: int, store: str, workers: int | None, secret_file: str | None) -> None:
+    """Launch a blob-server to handle the back-end storage."""
+    from holdfast.cli.sos.blob_server import run
+
+    run(host, port, store, workers, secret_file, click.echo)
+
+
+@main.command("version", cls=GoCommand, context_settings=_HELP)
+@switch("verbose", help="Say what it runs on, too.")
+def version(verbose: bool) -> None:
+    """Report upon our version, and exit."""
+    click.echo(__version__)
+    if verbose:
+        click.echo(f"Running on Python {sys.version.split()[0]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

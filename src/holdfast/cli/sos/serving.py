@@ -1,0 +1,56 @@
+"""What both servers of sos need to run: granian under the supervisor, secrets from files."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+
+from holdfast.cli.supervisor import DRAIN_SECONDS, RESPAWN_SECONDS
+from holdfast.core.errors import InvalidRequest
+from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES
+
+
+def granian(target: str, host: str, port: int, workers: int | None) -> Any:
+    """A server of the ASGI application `target`, "module:name". `serve()` runs it until it is told to end."""
+    return Granian(
+        target,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=workers or os.cpu_count() or 1,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(max_buffer_size=HEADERS_MAX_BYTES * 4),
+        websockets=False,
+        respawn_failed_workers=True,
+        respawn_interval=RESPAWN_SECONDS,
+        workers_kill_timeout=DRAIN_SECONDS,
+        log_access=False,
+        log_dictconfig=_LOGGING,
+    )
+
+
+def read_secret(path: str | None, variable: str) -> str:
+    """A secret from a file, else from the environment; "" when there is none. Raises InvalidRequest."""
+    if path is None:
+        return os.environ.get(variable, "")
+    try:
+        secret = Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} cannot be read: {error}") from None
+    if not secret:
+        raise InvalidRequest(f"{path} is empty: a secret was expected")
+    return secret
+
+
+_LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+    "loggers": {"_granian": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+}
