@@ -1,5 +1,6 @@
 """Half-open ranges, of bytes in an object and of keys in the metadata."""
 
+import re
 from dataclasses import dataclass
 
 from holdfast.core.errors import InvalidRequest
@@ -19,6 +20,31 @@ class ByteRange:
     @property
     def length(self) -> int:
         return self.end - self.start
+
+
+_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
+
+
+def parse_range(text: str, size: int) -> ByteRange | None:
+    """What a Range header of HTTP asks for of so many bytes; None when it is to be as if it were not there.
+
+    That is so of a header that is not one range of bytes: several at once are answered whole. Raises InvalidRequest
+    when nothing of the range is there (416). RFC 9110, section 14.
+    """
+    match = _RANGE.fullmatch(text.strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        start, end = size - min(int(last), size), size
+    else:
+        start = int(first)
+        end = min(int(last) + 1, size) if last else size
+        if last and int(last) < start:
+            return None
+    if start >= end:
+        raise InvalidRequest(f"no byte of {text.strip()} is there, of {size}")
+    return ByteRange(start, end)
 
 
 @dataclass(frozen=True, slots=True)

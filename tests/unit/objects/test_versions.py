@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from holdfast.core.errors import InvalidRequest, NotFound
 from holdfast.objects.errors import ConditionFailed, NoSuchObject, NoSuchVersion
-from holdfast.objects.model import Conditions, PutOptions, Versioning
+from holdfast.objects.model import Conditions, PutOptions, Versioning, VersionName
 from holdfast.objects.store import MarkedDeleted, Store
 from holdfast.objects.versions import parse_version_id
 from tests.unit.objects.world import World, collect, run
@@ -89,7 +89,8 @@ class Versions(RuleBasedStateMachine):
     def delete_version(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.model.keys)))
         version = data.draw(st.sampled_from(self.model.keys[key]))
-        name = data.draw(st.sampled_from([version.id, version.number])) if version.number else version.id
+        names: list[VersionName] = [version.id, version.number] if version.number else [version.id]
+        name = data.draw(st.sampled_from(names))
         deleted = run(self.store.delete_object("bucket", key, name))
         assert deleted.version == version.id
         assert deleted.existed

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+from holdfast.core import ranges
+from holdfast.core.errors import InvalidRequest
 from holdfast.core.ranges import ByteRange
 from holdfast.gateways.s3.errors import S3Error
 
@@ -16,27 +18,11 @@ _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
 
 def parse_range(text: str | None, size: int) -> ByteRange | None:
-    """The part of an object that a Range header asks for; None is all of it.
-
-    A header that is not one range of bytes is as if it were not there. Raises InvalidRange when it lies outside.
-    """
-    if text is None:
-        return None
-    match = _RANGE.fullmatch(text.strip())
-    if match is None or match.groups() == ("", ""):
-        return None
-    first, last = match.groups()
-    if not first:
-        length = min(int(last), size)
-        start, end = size - length, size
-    else:
-        start = int(first)
-        end = min(int(last) + 1, size) if last else size
-        if last and int(last) < start:
-            return None
-    if start >= end:
-        raise unsatisfiable(text, size)
-    return ByteRange(start, end)
+    """The part of an object that a Range header asks for; None is all of it. Raises InvalidRange."""
+    try:
+        return ranges.parse_range(text, size) if text is not None else None
+    except InvalidRequest:
+        raise unsatisfiable(text or "", size) from None
 
 
 def unsatisfiable(text: str, size: int) -> S3Error:
