@@ -295,6 +295,102 @@ def keyring_rotate(settings: Settings, as_json: bool, force: bool) -> None:
 
 
 @click.group()
+def key() -> None:
+    """Make, list, disable and delete S3 keys, and grant them buckets."""
+
+
+def grants_options(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option("--write", multiple=True, metavar="BUCKET", help="Let it put and delete there; * is all.")(
+        command
+    )
+    return click.option("--read", multiple=True, metavar="BUCKET", help="Let it read and list there; * is all.")(
+        command
+    )
+
+
+@key.command("create")
+@with_settings(*OPENING_OPTIONS)
+@click.option("--label", default="", metavar="TEXT", help="What the key is for.")
+@grants_options
+@json_option
+def key_create(settings: Settings, as_json: bool, label: str, read: tuple[str, ...], write: tuple[str, ...]) -> None:
+    """Make a key pair and print it: the secret this once.
+
+    Without grants the key may do nothing yet. Only the root key, which `serve` prints, makes and deletes buckets.
+    """
+    from holdfast.cli.grants import create, parse_grants
+
+    grants = parse_grants(read, write)
+    run_with_store(settings, as_json, lambda opened, output: create(opened, output, label, grants))
+
+
+@key.command("list")
+@with_settings(*OPENING_OPTIONS)
+@json_option
+def key_list(settings: Settings, as_json: bool) -> None:
+    """List the keys and what each may do, without secrets."""
+    from holdfast.cli.grants import show
+
+    run_with_store(settings, as_json, show)
+
+
+@key.command("grant")
+@with_settings(*OPENING_OPTIONS)
+@click.argument("access_key", metavar="KEY")
+@grants_options
+@click.option(
+    "--revoke", multiple=True, metavar="BUCKET", help="First take away what it may do there; * is the grant for all."
+)
+@json_option
+def key_grant(
+    settings: Settings,
+    as_json: bool,
+    access_key: str,
+    read: tuple[str, ...],
+    write: tuple[str, ...],
+    revoke: tuple[str, ...],
+) -> None:
+    """Change what KEY may do. Running servers follow within 5 s."""
+    from holdfast.cli.grants import grant, parse_grants
+
+    grants = parse_grants(read, write)
+    run_with_store(settings, as_json, lambda opened, output: grant(opened, output, access_key, grants, revoke))
+
+
+@key.command("disable")
+@with_settings(*OPENING_OPTIONS)
+@click.argument("access_key", metavar="KEY")
+@json_option
+def key_disable(settings: Settings, as_json: bool, access_key: str) -> None:
+    """Refuse what KEY signs until it is enabled again. Running servers follow within 5 s."""
+    from holdfast.cli.grants import enable
+
+    run_with_store(settings, as_json, lambda opened, output: enable(opened, output, access_key, enabled=False))
+
+
+@key.command("enable")
+@with_settings(*OPENING_OPTIONS)
+@click.argument("access_key", metavar="KEY")
+@json_option
+def key_enable(settings: Settings, as_json: bool, access_key: str) -> None:
+    """Accept again what the disabled KEY signs."""
+    from holdfast.cli.grants import enable
+
+    run_with_store(settings, as_json, lambda opened, output: enable(opened, output, access_key, enabled=True))
+
+
+@key.command("delete")
+@with_settings(*OPENING_OPTIONS)
+@click.argument("access_key", metavar="KEY")
+@json_option
+def key_delete(settings: Settings, as_json: bool, access_key: str) -> None:
+    """Delete KEY for good. Running servers follow within 5 s."""
+    from holdfast.cli.grants import delete
+
+    run_with_store(settings, as_json, lambda opened, output: delete(opened, output, access_key))
+
+
+@click.group()
 def metadata() -> None:
     """Back up and restore the metadata: names, versions, and where everything is."""
 
@@ -329,4 +425,4 @@ def metadata_restore(settings: Settings, as_json: bool, path: Path, force: bool)
     run_to_end(restore(settings, Output(as_json=as_json), path.absolute(), force=force))
 
 
-COMMANDS = (status, scrub, repair, fsck, drive, recode, keyring, metadata)
+COMMANDS = (status, scrub, repair, fsck, drive, recode, key, keyring, metadata)

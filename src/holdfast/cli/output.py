@@ -38,7 +38,7 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
+        self._console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, markup=False)
 
     def say(self, text: str) -> None:
         """A line for people."""

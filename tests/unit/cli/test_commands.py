@@ -29,6 +29,7 @@ def test_what_an_operator_needs_is_there() -> None:
         "drive list", "drive add", "drive replace", "drive drain",
         "keyring backup", "keyring restore", "keyring verify", "keyring detach", "keyring attach", "keyring rotate",
         "metadata backup", "metadata restore",
+        "key create", "key list", "key grant", "key disable", "key enable", "key delete",
     }  # fmt: skip
 
 
