@@ -3,6 +3,9 @@
 Fresh memory is the most expensive thing on a virtual machine: a page fault costs more than hashing the page. So the
 buffers are anonymous mappings, touched once and used again. The pool's size bounds what all uploads of a process
 may hold; whoever finds it empty waits, for a bounded time, which slows its sender down.
+
+Longer buffers cost less for each byte, and shorter ones serve more uploads: when there is no room for the length that
+is asked for, the least is given.
 """
 
 import asyncio
@@ -18,21 +21,23 @@ WAIT_MAX_SECONDS = 60.0
 
 
 class BufferPool:
-    """Buffers of `size` bytes each, at most `count` of them. For one event loop."""
+    """Buffers of `least` bytes and more, `total` bytes in all. For one event loop."""
 
-    def __init__(self, size: int, count: int) -> None:
-        self.size = size
-        self._free: list[memoryview] = []
-        self._unmade = count
+    def __init__(self, least: int, total: int) -> None:
+        assert 0 < least <= total
+        self.least = least
+        self._free: dict[int, list[memoryview]] = {least: []}
+        self._unmade = total
+        """Bytes that may still be mapped."""
         self._waiting: deque[asyncio.Future[memoryview]] = deque()
 
-    async def acquire(self) -> memoryview:
-        """A buffer with arbitrary content. Raises Timeout when none comes free in time."""
-        if self._free:
-            return self._free.pop()
-        if self._unmade:
-            self._unmade -= 1
-            return memoryview(mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    async def acquire(self, length: int) -> memoryview:
+        """A buffer with arbitrary content, of `length` bytes or, when room is short, of the least.
+
+        Raises Timeout when none comes free in time.
+        """
+        if not self._waiting and (buffer := self._take(length) or self._take(self.least)) is not None:
+            return buffer
         waiter: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
@@ -48,23 +53,39 @@ class BufferPool:
 
     def release(self, buffer: memoryview) -> None:
         """Give back what `acquire` gave. The caller must not touch it again."""
-        while self._waiting:
+        self._free.setdefault(len(buffer), []).append(buffer)
+        while self._waiting and (least := self._take(self.least)) is not None:
             waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(buffer)
-                return
-        self._free.append(buffer)
+            if waiter.done():
+                self._free[self.least].append(least)
+            else:
+                waiter.set_result(least)
+
+    def _take(self, length: int) -> memoryview | None:
+        """A free buffer of just this length, or a new one in the place of free ones of other lengths."""
+        free = self._free.setdefault(length, [])
+        if free:
+            return free.pop()
+        for other, buffers in self._free.items():
+            while buffers and self._unmade < length:
+                buffers.pop()
+                self._unmade += other
+        if self._unmade < length:
+            return None
+        self._unmade -= length
+        return memoryview(mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 class Lease:
     """The buffers that one upload holds; whatever way it ends, they go back."""
 
     def __init__(self, pool: BufferPool) -> None:
+        self.least = pool.least
         self._pool = pool
         self._buffers: dict[int, memoryview] = {}
 
-    async def acquire(self) -> memoryview:
-        buffer = await self._pool.acquire()
+    async def acquire(self, length: int) -> memoryview:
+        buffer = await self._pool.acquire(length)
         self._buffers[id(buffer)] = buffer
         return buffer
 

@@ -22,6 +22,13 @@ from holdfast.objects.references import Prepared
 # less space than the metadata's copies would, and listings would drag the bytes along.
 INLINE_MAX_BYTES = 8 * 1024
 
+# The first blocks of a content are of the pool's least length, so that small objects and the starts of large ones are
+# read quickly; from this many on, of GROWN_FACTOR times that. Every block costs a visit to two threads and a commit on
+# each drive: at 4+2 on six drives, blocks of 2 MiB take a third less CPU time for each byte than those of 1 MiB, and
+# those of 4 MiB little less again, which a reader of a few bytes would pay for.
+GROWN_FROM_COUNT = 2
+GROWN_FACTOR = 2
+
 # Blocks of one upload that are filling, hashed, sealed or written at once. MD5 takes longer than all else together, so
 # one more than it works on keeps it busy; the rest evens out the drives.
 BUFFERS_PER_UPLOAD = 4
@@ -91,6 +98,8 @@ class _Cutter:
         self._hashed: asyncio.Task[None] | None = None
         self._failed: BaseException | None = None
         self.writer: ContentWriter | None = None
+        self._blocks_count = 0
+        """Those that were sent."""
         self.filled = 0
         self.size = 0
 
@@ -100,13 +109,18 @@ class _Cutter:
         while view:
             if self._buffer is None:
                 await self._slots.acquire()
-                self._buffer = await self._lease.acquire()
+                self._buffer = await self._lease.acquire(self._length())
             room = self._buffer[self.filled : self.filled + len(view)]
             room[:] = view[: len(room)]
             self.filled += len(room)
             view = view[len(room) :]
             if self.filled == len(self._buffer):
                 await self._send()
+
+    def _length(self) -> int:
+        """How long the next block should be."""
+        least = self._lease.least
+        return least * GROWN_FACTOR if self._blocks_count >= GROWN_FROM_COUNT else least
 
     async def drain(self) -> bytes:
         """All of a body that was too short for a block."""
@@ -139,6 +153,7 @@ class _Cutter:
         buffer, filled = self._buffer, self.filled
         assert buffer is not None
         self._buffer, self.filled = None, 0
+        self._blocks_count += 1
         use = _Use(buffer, self._give_back)
         self._hashed = self._spawn(self._hash(buffer[:filled], self._hashed, use.end))
         try:

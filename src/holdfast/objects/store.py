@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError, InvalidRequest, NotFound, PreconditionFailed
 from holdfast.core.ids import Buffer, ContentId
-from holdfast.core.limits import LIST_PAGE_MAX_COUNT, PART_MAX_BYTES, PARTS_MAX_COUNT
+from holdfast.core.limits import LIST_PAGE_MAX_COUNT, MIB, PART_MAX_BYTES, PARTS_MAX_COUNT
 from holdfast.core.ranges import ByteRange
 from holdfast.meta.interface import Meta
 from holdfast.objects.buckets import Buckets, OpenBucket
@@ -62,10 +62,10 @@ from holdfast.objects.versions import Draft, info
 # Another round is needed only when an upload was started in the middle of the one before.
 DELETE_ATTEMPTS_MAX_COUNT = 16
 
-# Blocks of all uploads of a process that are filling, hashed or sealed: twelve uploads at full speed, or one buffer
-# each for four times as many. 48 MiB of a worker; what sealing and coding make of them is bounded by `tree.threads`,
-# and ADR 16 adds it all up.
-BUFFERS_COUNT = 48
+# Blocks of all uploads of a process that are filling, hashed or sealed: six uploads at full speed, or a buffer of the
+# least length each for eight times as many. What sealing and coding make of them is bounded by `tree.threads`, and
+# ADR 16 adds it all up.
+BUFFERS_BYTES = 48 * MIB
 
 
 class ObjectReader:
@@ -105,6 +105,7 @@ class StoreParts:
     hashing: Executor
     """Threads for MD5 and its like."""
     block_bytes: int
+    """Length of the first blocks of a content; `objects.ingest` says when they grow."""
 
 
 class Store:
@@ -116,7 +117,7 @@ class Store:
         self._sessions = parts.sessions
         self._clock = parts.clock
         self._hashing = parts.hashing
-        self._pool = BufferPool(parts.block_bytes, BUFFERS_COUNT)
+        self._pool = BufferPool(parts.block_bytes, BUFFERS_BYTES)
         self._buckets = Buckets(parts.meta, parts.clock, parts.randomness)
         self._references = references = References(parts.meta, parts.clock)
         self._publisher = Publisher(parts.meta, self._buckets, references, parts.clock, parts.randomness)

@@ -9,7 +9,6 @@ and what it took of the budget is back.
 """
 
 import asyncio
-import builtins
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -93,14 +92,16 @@ async def read_extents(
         yield await _load(store, threads, wanted[0])
         return
     loading: deque[asyncio.Task[Buffer]] = deque()
-    budget, taken = threads.blocks, 0
+    budget = threads.blocks
+    taken: deque[int] = deque()
     leaves = _leaves(store, threads.sealer(), wanted)
     try:
         leaf = await anext(leaves, None)
         while leaf is not None or loading:
-            # What is here and what the caller looks at come to `taken` blocks and one.
-            while leaf is not None and len(loading) <= ahead and (not loading or budget.try_ahead()):
-                taken += bool(loading)
+            # What is here and what the caller looks at come to the blocks of `taken` and one.
+            while leaf is not None and len(loading) <= ahead and (not loading or budget.try_ahead(leaf.length)):
+                if loading:
+                    taken.append(leaf.length)
                 loading.append(asyncio.create_task(_load(store, threads, leaf)))
                 leaf = await anext(leaves, None)
             # It stays in the queue until it is done, so that whatever ends us ends it too.
@@ -109,15 +110,14 @@ async def read_extents(
             yield piece
             del piece
             if taken:
-                taken -= 1
-                budget.release_ahead()
+                budget.release_ahead(taken.popleft())
     finally:
         await leaves.aclose()
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
-        for _ in builtins.range(taken):
-            budget.release_ahead()
+        for length in taken:
+            budget.release_ahead(length)
 
 
 def _select(extents: Sequence[Extent], range: ByteRange | None) -> list[_Subtree]:

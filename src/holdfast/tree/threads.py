@@ -1,4 +1,4 @@
-"""Where sealing and opening run: an executor, a `BlockSealer` for each of its threads, and how many blocks there are.
+"""Where sealing and opening run: an executor, a `BlockSealer` for each of its threads, and how many bytes are in them.
 
 One of these serves a whole process. Cancelling `run` gives up waiting; the thread finishes what it began, on memory
 that it keeps alive itself, and the result is dropped.
@@ -12,76 +12,86 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from holdfast.core.clock import Randomness
+from holdfast.core.limits import MIB
 from holdfast.crypto.blocks import BlockSealer
 
 T = TypeVar("T")
 
-# Blocks between a body and the drives, of all trees that a process writes or reads ahead in. A block of 1 MiB in 4+2 is
-# 3.25 MiB on its way out (sealed, parity, and its copy in the drives' commits) and as much on its way in (fragments,
-# joined, opened), so this many are 104 MiB; ADR 16 adds up a worker. Two cores are busy with six.
-BLOCKS_MAX_COUNT = 32
+# Plain bytes of the blocks between a body and the drives, of all trees that a process writes or reads ahead in. A MiB
+# in 4+2 is 3.25 MiB on its way out (sealed, parity, and its copy in the drives' commits) and as much on its way in
+# (fragments, joined, opened), so this much is 104 MiB; ADR 16 adds up a worker. Two cores are busy with six MiB.
+BLOCKS_MAX_BYTES = 32 * MIB
 
 # What readers may take of it: a client that does not read keeps what was read ahead for it, a writer's blocks end by
 # themselves. So writers always find the other half.
-AHEAD_MAX_COUNT = BLOCKS_MAX_COUNT // 2
+AHEAD_MAX_BYTES = BLOCKS_MAX_BYTES // 2
 
 
 class BlockBudget:
-    """How many blocks are in the pipelines of a process. For one event loop.
+    """How many plain bytes are in the pipelines of a process. For one event loop.
 
     Each reader may have one block that is not counted here, and takes more only while there is room: it never waits.
     A writer waits, in turn, for every block.
     """
 
-    def __init__(self, blocks: int = BLOCKS_MAX_COUNT, ahead: int = AHEAD_MAX_COUNT) -> None:
-        assert 0 <= ahead < blocks
-        self._blocks = blocks
+    def __init__(self, total: int = BLOCKS_MAX_BYTES, ahead: int = AHEAD_MAX_BYTES) -> None:
+        """`total` is at least as long as any block."""
+        assert 0 <= ahead < total
+        self._total = total
         self._ahead = ahead
         self._taken = 0
         self._taken_ahead = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @property
     def taken(self) -> int:
         return self._taken
 
-    def try_ahead(self) -> bool:
+    def try_ahead(self, length: int) -> bool:
         """Take a block to read ahead into, unless writers want it; to be ended by `release_ahead`."""
-        if self._taken_ahead >= self._ahead or self._taken >= self._blocks or self._waiting:
+        if self._taken_ahead + length > self._ahead or self._taken + length > self._total or self._waiting:
             return False
-        self._taken_ahead += 1
-        self._taken += 1
+        self._taken_ahead += length
+        self._taken += length
         return True
 
-    def release_ahead(self) -> None:
-        self._taken_ahead -= 1
-        self.release()
+    def release_ahead(self, length: int) -> None:
+        self._taken_ahead -= length
+        self.release(length)
 
-    async def acquire(self) -> None:
+    async def acquire(self, length: int) -> None:
         """Wait for a block to write; to be ended by `release`."""
-        if self._taken < self._blocks and not self._waiting:
-            self._taken += 1
+        assert length <= self._total
+        if self._taken + length <= self._total and not self._waiting:
+            self._taken += length
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting.append((waiter, length))
         try:
             await waiter
         except asyncio.CancelledError:
             # It may have been handed over in the same turn of the loop.
             if waiter.done() and not waiter.cancelled():
-                self.release()
+                self.release(length)
             else:
-                self._waiting.remove(waiter)
+                # Those behind it may want less; it is passed over there.
+                self._hand_over()
             raise
 
-    def release(self) -> None:
-        """Hand the block to the writer that waits longest."""
+    def release(self, length: int) -> None:
+        """Let the writers that wait longest have it."""
+        self._taken -= length
+        self._hand_over()
+
+    def _hand_over(self) -> None:
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter, length = self._waiting[0]
             if not waiter.done():
+                if self._taken + length > self._total:
+                    return
+                self._taken += length
                 waiter.set_result(None)
-                return
-        self._taken -= 1
+            self._waiting.popleft()
 
 
 class SealingThreads:

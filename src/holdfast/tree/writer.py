@@ -60,8 +60,8 @@ class TreeWriter:
         """By position, the subtrees that are stored and whose parents are not."""
         self._held: dict[int, Callable[[], None]] = {}
         """By first byte, the blocks whose plain bytes are still needed: what to call when they are not."""
-        self._inside: set[int] = set()
-        """By first byte, the blocks that are in the pipeline."""
+        self._inside: dict[int, int] = {}
+        """By first byte, the lengths of the blocks that are in the pipeline."""
         self._tasks: set[asyncio.Task[Child]] = set()
         self._failure: BaseException | None = None
         self._ended = False
@@ -82,9 +82,9 @@ class TreeWriter:
             raise InvalidRequest(f"a block has 1 to {BLOCK_MAX_BYTES} bytes, not {len(plain)}")
         if self._size + len(plain) > SIZE_MAX_BYTES:
             raise InvalidRequest("a tree holds at most 2**56 bytes")
-        await self._enter()
+        await self._enter(len(plain))
         if self._failure is not None:
-            self._threads.blocks.release()
+            self._threads.blocks.release(len(plain))
             self._slots.release()
             raise self._failure
         self._begin_leaf(plain, done)
@@ -95,7 +95,7 @@ class TreeWriter:
         if self._failure is not None:
             raise self._failure
         if not self._size:
-            await self._enter()
+            await self._enter(0)
             self._begin_leaf(b"", None)
         level = 0
         while len(self._levels[level]) != 1 or level + 1 < len(self._levels):
@@ -133,19 +133,19 @@ class TreeWriter:
     ) -> None:
         await self.abort()
 
-    async def _enter(self) -> None:
+    async def _enter(self, length: int) -> None:
         """Wait for a place in the pipeline; its place in the process's is asked for last, since others wait for it."""
         await self._slots.acquire()
         try:
-            await self._threads.blocks.acquire()
+            await self._threads.blocks.acquire(length)
         except BaseException:
             self._slots.release()
             raise
 
     def _leave(self, start: int) -> None:
-        if start in self._inside:
-            self._inside.remove(start)
-            self._threads.blocks.release()
+        length = self._inside.pop(start, None)
+        if length is not None:
+            self._threads.blocks.release(length)
             self._slots.release()
 
     def _begin_leaf(self, plain: Buffer, done: Callable[[], None] | None) -> None:
@@ -153,7 +153,7 @@ class TreeWriter:
         self._size += len(plain)
         if done is not None:
             self._held[start] = done
-        self._inside.add(start)
+        self._inside[start] = len(plain)
         self._append(0, self._store_leaf(plain, start))
 
     def _let_go(self, start: int) -> None:

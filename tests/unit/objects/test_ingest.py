@@ -17,7 +17,7 @@ from holdfast.objects.buffers import BufferPool, Lease
 from holdfast.objects.errors import BadDigest, ConditionFailed, IncompleteBody, NoSuchObject, SessionExpired
 from holdfast.objects.model import Conditions, Digests, PutOptions
 from holdfast.objects.rows import CONTENTS, ContentRow, session_row_key
-from holdfast.objects.store import BUFFERS_COUNT
+from holdfast.objects.store import BUFFERS_BYTES
 from tests.unit.objects.world import World, collect, run
 
 
@@ -35,10 +35,10 @@ async def in_chunks(data: bytes, size: int) -> AsyncIterator[Buffer]:
         scratch[:] = bytes(size)
 
 
-async def free_buffers(world: World) -> int:
+async def free_bytes(world: World) -> int:
     """Buffers of the store's pool that nobody holds."""
     pool = world.store._pool
-    return len(pool._free) + pool._unmade
+    return sum(length * len(free) for length, free in pool._free.items()) + pool._unmade
 
 
 @settings(max_examples=15, deadline=None)
@@ -64,7 +64,7 @@ async def _in_and_out(length: int, chunk: int, cut: int) -> None:
         assert await collect(reader.read(ByteRange(0, cut + 1))) == data[: cut + 1]
     with pytest.raises(InvalidRequest):
         await collect(reader.read(ByteRange(0, length + 1)))
-    assert await free_buffers(world) == BUFFERS_COUNT
+    assert await free_bytes(world) == BUFFERS_BYTES
     await world.close()
 
 
@@ -105,7 +105,7 @@ async def test_nothing_is_seen_of_a_refused_body(length: int) -> None:
     with pytest.raises(NoSuchObject):
         await world.store.open_object("bucket", "key")
     assert await world.live_contents() == 0
-    assert await free_buffers(world) == BUFFERS_COUNT
+    assert await free_bytes(world) == BUFFERS_BYTES
 
 
 async def test_a_cancelled_upload_gives_its_buffers_back() -> None:
@@ -122,7 +122,7 @@ async def test_a_cancelled_upload_gives_its_buffers_back() -> None:
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await upload
-    assert await free_buffers(world) == BUFFERS_COUNT
+    assert await free_bytes(world) == BUFFERS_BYTES
 
 
 async def test_an_expired_session_publishes_nothing() -> None:
@@ -147,10 +147,10 @@ async def test_an_overwritten_object_is_still_read_by_who_had_it_open() -> None:
 
 
 async def test_the_pool_makes_waiters_wait_their_turn() -> None:
-    pool = BufferPool(4096, 1)
-    first = await pool.acquire()
-    second = asyncio.create_task(pool.acquire())
-    third = asyncio.create_task(pool.acquire())
+    pool = BufferPool(4096, 4096)
+    first = await pool.acquire(4096)
+    second = asyncio.create_task(pool.acquire(4096))
+    third = asyncio.create_task(pool.acquire(4096))
     await asyncio.sleep(0)
     second.cancel()
     await asyncio.sleep(0)
@@ -159,25 +159,52 @@ async def test_the_pool_makes_waiters_wait_their_turn() -> None:
 
 
 async def test_a_buffer_handed_over_while_its_waiter_gives_up_is_not_lost() -> None:
-    pool = BufferPool(4096, 1)
-    first = await pool.acquire()
-    waiter = asyncio.create_task(pool.acquire())
+    pool = BufferPool(4096, 4096)
+    first = await pool.acquire(4096)
+    waiter = asyncio.create_task(pool.acquire(4096))
     await asyncio.sleep(0)
     pool.release(first)
     waiter.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiter
-    assert await pool.acquire() is first
+    assert await pool.acquire(4096) is first
 
 
 async def test_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.objects.buffers.WAIT_MAX_SECONDS", 0.01)
-    pool = BufferPool(4096, 1)
+    pool = BufferPool(4096, 4096)
     with Lease(pool) as lease:
-        await lease.acquire()
+        await lease.acquire(4096)
         with pytest.raises(Timeout):
-            await pool.acquire()
-    await pool.acquire()
+            await pool.acquire(4096)
+    await pool.acquire(4096)
+
+
+async def test_who_wants_a_long_buffer_gets_a_short_one_when_room_is_short() -> None:
+    pool = BufferPool(4096, 4 * 4096)
+    long = await pool.acquire(8192)
+    short = await pool.acquire(4096)
+    assert [len(long), len(short), len(await pool.acquire(8192))] == [8192, 4096, 4096]
+    waiters = [asyncio.create_task(pool.acquire(8192)) for _ in range(2)]
+    await asyncio.sleep(0)
+    pool.release(long)
+    # What was one long buffer serves both.
+    assert [len(buffer) for buffer in await asyncio.gather(*waiters)] == [4096, 4096]
+
+
+async def test_short_buffers_that_lie_idle_make_room_for_a_long_one() -> None:
+    pool = BufferPool(4096, 4 * 4096)
+    for buffer in [await pool.acquire(4096) for _ in range(4)]:
+        pool.release(buffer)
+    assert len(await pool.acquire(8192)) == 8192
+    assert len(await pool.acquire(8192)) == 8192
+
+
+async def test_blocks_grow_behind_the_first_ones() -> None:
+    world = await World.open()
+    await world.store.put_object("bucket", "key", in_chunks(body_of(7 * MIB), 100_000), PutOptions())
+    reader = await world.store.open_object("bucket", "key")
+    assert [len(piece) async for piece in reader.read()] == [MIB, MIB, 2 * MIB, 2 * MIB, MIB]
 
 
 async def condemned_bytes(world: World) -> int:

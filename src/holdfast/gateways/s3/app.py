@@ -17,6 +17,7 @@ from typing import Any
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import Buffer
+from holdfast.core.limits import MIB
 from holdfast.gateways.s3 import checksums, xml
 from holdfast.gateways.s3.access_log import AccessLog
 from holdfast.gateways.s3.body import DRAIN_MAX_BYTES, Body, ClientGone, Receive
@@ -49,6 +50,9 @@ CLIENT_GONE_STATUS = 499
 
 SEND_TIMEOUT_SECONDS = 300.0
 """A client that takes nothing for so long is given up: what it keeps from us is memory, and a reader's buffers."""
+
+SEND_MAX_BYTES = MIB
+"""The server keeps a copy of each message until the client took it: of a piece's length it need not be."""
 
 _HEALTH = f"/{RESERVED_BUCKET}/".encode()
 _LOGGER = logging.getLogger(__name__)
@@ -384,10 +388,11 @@ class _Exchange:
                 if gone.done():
                     self._error = "ClientGone"
                     return CLIENT_GONE_STATUS
-                data = piece if type(piece) is bytes else bytes(piece)
-                async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
-                self._sent += len(data)
+                for start in range(0, len(piece), SEND_MAX_BYTES):
+                    data = bytes(piece[start : start + SEND_MAX_BYTES])
+                    async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
+                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+                    self._sent += len(data)
             await self._send({"type": "http.response.body", "body": b""})
         except TimeoutError:
             self._error = "ClientGone"
