@@ -1,4 +1,4 @@
-"""The composition root of a worker: the S3 gateway over a store, as a plain ASGI application.
+"""The composition root of a worker: the S3 gateway over a store, as a plain ASGI application, and air beside it.
 
 `holdfast serve` starts workers with `holdfast.cli.app:application`; any other ASGI server can do the same, with the
 settings in HOLDFAST_* variables (docs/operating/settings.md). No worker relies on there being a supervisor.
@@ -12,11 +12,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from holdfast.cli.opening import OpenStore, open_store, run_directory
+from holdfast.cli.opening import check_ready, open_store, run_directory
 from holdfast.cli.settings import Settings, from_environment
 from holdfast.cli.site import survey
 from holdfast.cli.system import SystemClock, SystemRandomness, keep_freed_memory
-from holdfast.core.errors import InvalidRequest, NotEnoughFragments
+from holdfast.core.errors import InvalidRequest
 from holdfast.drives.os_disk import OsDisk
 from holdfast.gateways.s3.access_log import AccessLog
 from holdfast.gateways.s3.app import Application, create_app
@@ -53,28 +53,23 @@ def _services(settings: Settings, run: Path) -> Callable[[], AbstractAsyncContex
             await opened.accounts.start()
 
             async def ready() -> None:
-                await _check_ready(opened)
+                await check_ready(opened)
 
             host, port = settings.metrics_listen
             metrics = MetricsServer(host, port, lambda: render([GatewayCollector(run)]), opened.clock)
-            serving = asyncio.create_task(metrics.run(), name="metrics")
+            serving = [asyncio.create_task(metrics.run(), name="metrics")]
+            if settings.air is not None:
+                from holdfast.cli.air import listener  # its server is not loaded where it is not asked for
+
+                serving.append(asyncio.create_task(listener(settings, opened).run(), name="air"))
             try:
                 yield Services(opened.store, opened.accounts, ready)
             finally:
-                serving.cancel()
-                await asyncio.gather(serving, return_exceptions=True)
+                for task in serving:
+                    task.cancel()
+                await asyncio.gather(*serving, return_exceptions=True)
 
     return services
-
-
-async def _check_ready(opened: OpenStore) -> None:
-    """Requests can be served: metadata answers, and enough drives are there to read from. Raises Unavailable.
-
-    A store that can only be read is ready: whoever writes is told by a 503 of its own.
-    """
-    await opened.store.list_buckets(limit=1)
-    if len(opened.drives) < opened.code.k:
-        raise NotEnoughFragments(f"{len(opened.drives)} drives can be read, {opened.code.k} are needed")
 
 
 def _access_log(path: Path | None) -> AccessLog | None:

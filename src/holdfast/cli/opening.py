@@ -27,7 +27,14 @@ from holdfast.cli.system import SystemClock, SystemRandomness
 from holdfast.cluster import Cluster
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.disk import Disk
-from holdfast.core.errors import AccessDenied, HoldfastError, InvalidRequest, NodeDown, Unavailable
+from holdfast.core.errors import (
+    AccessDenied,
+    HoldfastError,
+    InvalidRequest,
+    NodeDown,
+    NotEnoughFragments,
+    Unavailable,
+)
 from holdfast.core.ids import DriveId, new_token
 from holdfast.core.limits import MIB
 from holdfast.crypto.kek import new_kek, wrap_keyring
@@ -284,6 +291,16 @@ def _check_owner(run: Path, drive: Path) -> None:
     owner = (drive / IDENTITY_NAME).stat().st_uid
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (owner, os.getuid()) or found.st_mode & 0o077:
         raise AccessDenied(f"{run} does not belong to the owner of {drive} alone: remove it and start again")
+
+
+async def check_ready(opened: OpenStore) -> None:
+    """Requests can be served: metadata answers, and enough drives are there to read from. Raises Unavailable.
+
+    A store that can only be read is ready: whoever writes is told by a 503 of its own.
+    """
+    await opened.store.list_buckets(limit=1)
+    if len(opened.drives) < opened.code.k:
+        raise NotEnoughFragments(f"{len(opened.drives)} drives can be read, {opened.code.k} are needed")
 
 
 def gone_drives(layout: Layout) -> frozenset[DriveId]:

@@ -57,19 +57,18 @@ def serve(settings: Settings, echo: Callable[[str], None]) -> None:
 
 def banner(settings: Settings, ready: Ready) -> list[str]:
     """What a newcomer pastes."""
-    host, port = settings.listen
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  compared, not bound
-    shown = f"[{shown}]" if ":" in shown else shown
-    endpoint = f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}"
+    endpoint = _url(settings, *settings.listen)
     made = "made a new store" if ready.made else "opened the store"
     lines = [f"Holdfast {made}: {ready.drives} drives, {ready.code}, sync {settings.sync}", ""]
     lines += [f"  missing: {path}: its data is read from the other drives" for path in ready.missing]
     lines += [f"  warning: {warning}" for warning in ready.warnings]
+    air = [] if settings.air is None else [f"  Air         {_air(settings)}"]
     return [
         *lines,
         f"  Endpoint    {endpoint}",
         f"  Access key  {ready.access_key}",
         f"  Secret key  {ready.secret_key}",
+        *air,
         "",
         f"  aws-cli     AWS_ACCESS_KEY_ID={ready.access_key} AWS_SECRET_ACCESS_KEY={ready.secret_key} "
         f"aws --endpoint-url {endpoint} --region {settings.region} s3 mb s3://first",
@@ -77,6 +76,19 @@ def banner(settings: Settings, ready: Ready) -> list[str]:
         f'aws_secret_access_key="{ready.secret_key}", region_name="{settings.region}")',
         "",
     ]
+
+
+def _url(settings: Settings, host: str, port: int) -> str:
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  compared, not bound
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}"
+
+
+def _air(settings: Settings) -> str:
+    assert settings.air is not None
+    if settings.air_token_file is not None:
+        return f"{_url(settings, *settings.air)} with the token in {settings.air_token_file}"
+    return f"{_url(settings, *settings.air)} open to every user of this machine: see --air-token-file"
 
 
 async def _open_once(settings: Settings, made: bool) -> Ready:
@@ -101,6 +113,10 @@ def _unnamed(path: Path) -> str:
 
 
 def _prepare(settings: Settings) -> Ready:
+    if settings.air is not None:
+        from holdfast.cli.air import check  # its server is not loaded where it is not asked for
+
+        check(settings)
     site, made = find_or_make(settings, OsDisk(), SystemRandomness(), SystemClock())
     # Whatever wrapped the keyring anew before, these processes are given the key that it needs now.
     (run_directory(settings, site) / REKEYED_NAME).unlink(missing_ok=True)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.cli import air_variables
 from holdfast.core.errors import InvalidRequest
 from holdfast.erasure.code import Code, Matrix, copies, erasure
+from holdfast.gateways.air.access import check_listen
 
 DRIVES_VARIABLE = "HOLDFAST_DRIVES"
 """The drives' directories, joined by colons: for an application server that starts the ASGI application itself."""
@@ -43,6 +45,11 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise InvalidRequest(f"{text!r} is not HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _parse_air(text: str) -> tuple[str, int]:
+    """PORT, which is of this machine alone, or HOST:PORT."""
+    return parse_listen(text if ":" in text else f"127.0.0.1:{text}")
 
 
 def _parse_code(text: str) -> tuple[int, int]:
@@ -85,6 +92,8 @@ def parse_duration(text: str) -> float:
 OPTIONS = (
     Option("listen", parse_listen, ("127.0.0.1", 9000), "HOST:PORT", "Where S3 is served."),
     Option("metrics-listen", parse_listen, ("127.0.0.1", 9001), "HOST:PORT", "Where /metrics and /health are served."),
+    Option("air", _parse_air, None, "[HOST:]PORT", "Also serve air there: put and get by plain paths."),
+    Option("air-token-file", Path, None, "FILE", "The token that air asks for; without, 127.0.0.1 only."),
     Option("code", _parse_code, None, "K+M", "Erasure code of new objects: K data and M parity fragments."),
     Option("copies", _parse_count, None, "N", "Keep N whole copies of new objects instead of an erasure code."),
     Option(
@@ -122,6 +131,8 @@ class Settings:
     drives: tuple[Path, ...]
     listen: tuple[str, int]
     metrics_listen: tuple[str, int]
+    air: tuple[str, int] | None
+    air_token_file: Path | None
     code: tuple[int, int] | None
     copies: int | None
     matrix: str
@@ -183,6 +194,7 @@ def load(
     """
     table = _read_config(config)
     values: dict[str, Any] = {}
+    unset: set[str] = set()
     for option in OPTIONS:
         text, place = given.get(option.name), f"--{option.name}"
         if text is None:
@@ -193,6 +205,7 @@ def load(
             table.pop(option.name, None)
         if text is None:
             values[option.field] = option.default
+            unset.add(option.field)
             continue
         try:
             values[option.field] = option.parse(text)
@@ -202,10 +215,15 @@ def load(
         listed = environment.get(DRIVES_VARIABLE) or table.get("drives", "")
         drives = tuple(Path(part) for part in listed.split(":") if part)
     table.pop("drives", None)
+    if values["air"] is not None:
+        values |= air_variables.settings_of(environment, unset)
+        drives = drives or air_variables.drives_of(environment)
     if table:
         raise InvalidRequest(f"{config}: unknown settings: {', '.join(sorted(table))}")
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         raise InvalidRequest("--tls-cert and --tls-key go together")
+    if values["air"] is not None:
+        check_listen(values["air"][0], has_token=values["air_token_file"] is not None)
     # Other processes of the store are told these paths, and have a working directory of their own.
     return Settings(drives=tuple(path.absolute() for path in drives), **values)
 
@@ -237,7 +255,7 @@ def _read_config(path: Path | None) -> dict[str, str]:
 
 
 def _format(option: Option, value: Any) -> str:
-    if option.parse is parse_listen:
+    if option.parse in (parse_listen, _parse_air):
         host, port = value
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if option.parse is _parse_code:

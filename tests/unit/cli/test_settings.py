@@ -69,6 +69,7 @@ def test_settings_survive_the_way_into_a_worker(monkeypatch: pytest.MonkeyPatch)
         "grace": "90s",
         "kek-file": "/k",
         "sync": "relaxed",
+        "air": "9002",
     }
     settings = load((Path("/a"), Path("/b")), given, {}, None)
     for variable in [option.variable for option in OPTIONS]:
