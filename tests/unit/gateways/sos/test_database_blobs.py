@@ -1,0 +1,216 @@
+"""Redis, PostgreSQL and memcached pass the suite, as real servers; and what is theirs alone."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio import Redis
+
+from holdfast.core.clock import Randomness
+from holdfast.core.errors import Corrupt, Full, NotFound, Unavailable
+from holdfast.core.limits import MIB
+from holdfast.gateways.sos.memcached_blobs import LineClient, MemcachedBlobs
+from holdfast.gateways.sos.postgresql_blobs import PostgresqlBlobs
+from holdfast.gateways.sos.redis_blobs import RedisBlobs, warnings_of
+from holdfast.testing.blob_suite import BlobSuite, list_ids, pieces, read, refusal
+from holdfast.testing.clock import SeededRandomness
+from tests.unit.gateways.sos import databases
+
+_SEEDS = iter(range(10_000))
+
+
+def chance() -> Randomness:
+    """Another for each handle, as every process has its own."""
+    return SeededRandomness(next(_SEEDS))
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Started when first asked for, stopped at the end."""
+    with ExitStack() as stack:
+
+        class Servers(dict[str, str]):
+            def __missing__(self, name: str) -> str:
+                start = getattr(databases, name)
+                self[name] = url = stack.enter_context(start(tmp_path_factory.mktemp(name)))
+                return str(url)
+
+        yield Servers()
+
+
+# Redis
+
+
+@asynccontextmanager
+async def open_redis(url: str) -> AsyncIterator[RedisBlobs]:
+    store = RedisBlobs(Redis.from_url(url), chance())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+class TestRedisBlobs(BlobSuite):
+    @pytest.fixture
+    async def store(self, urls: dict[str, str]) -> AsyncIterator[RedisBlobs]:
+        async with open_redis(urls["redis"]) as store:
+            await store._client.flushall()
+            yield store
+
+    @pytest.fixture
+    async def peer(self, urls: dict[str, str]) -> AsyncIterator[RedisBlobs]:
+        async with open_redis(urls["redis"]) as store:
+            yield store
+
+    async def test_nothing_is_left_of_uploads_that_failed(self, store: RedisBlobs, urls: dict[str, str]) -> None:
+        await self.test_a_body_that_breaks_off_leaves_nothing(store)
+        await self.test_a_cancelled_put_leaves_nothing(store)
+        await self.test_other_bytes_are_refused(store, store)
+        await self.test_of_many_at_once_one_wins(store, store)
+        for name in await list_ids(store):
+            await store.delete(name)
+        async with Redis.from_url(urls["redis"]) as client:
+            assert await client.keys("*") == []
+
+    async def test_published_pieces_do_not_expire(self, store: RedisBlobs, urls: dict[str, str]) -> None:
+        for size in (10, 3 * MIB):
+            await store.put(f"s{size}", pieces(bytes(size)), {})
+        async with Redis.from_url(urls["redis"]) as client:
+            assert [await client.ttl(key) for key in await client.keys("*")] == [-1] * 5
+
+    async def test_what_the_database_changed_is_not_handed_out(self, store: RedisBlobs, urls: dict[str, str]) -> None:
+        for damage in (b"x" * MIB, None):
+            await store.put("a", pieces(bytes(2 * MIB + 5)), {})
+            async with Redis.from_url(urls["redis"]) as client:
+                (data,) = await client.keys("sos:data:*")
+                await (client.hset(data, "1", damage) if damage else client.hdel(data, "1"))
+            await refusal(Corrupt if damage else Unavailable, read(store, "a"))
+            await store.delete("a")
+
+
+async def test_a_redis_without_memory_is_full_and_keeps_what_it_has(tmp_path: Path) -> None:
+    with databases.redis(tmp_path, "--maxmemory", "8mb") as url:
+        async with open_redis(url) as store:
+            await store.put("first", pieces(bytes(MIB)), {})
+            await refusal(Full, store.put("large", pieces(bytes(20 * MIB)), {}))
+            await refusal(NotFound, store.info("large"))
+            assert await list_ids(store) == ["first"]
+            assert await read(store, "first") == bytes(MIB)
+
+
+async def test_a_redis_that_is_gone_is_unavailable(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        with databases.redis(tmp_path) as url:
+            store = await stack.enter_async_context(open_redis(url))
+            await store.put("a", pieces(b"1"), {})
+            assert await warnings_of(store._client) == []
+        await refusal(Unavailable, store.info("a"))
+
+
+async def test_a_relaxed_redis_is_called_so(tmp_path: Path) -> None:
+    options = ("--appendfsync", "everysec", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
+    with databases.redis(tmp_path, *options) as url:
+        async with Redis.from_url(url) as client:
+            said = await warnings_of(client)
+    assert "relaxed" in said[0]
+    assert "allkeys-lru" in said[1]
+
+
+# PostgreSQL
+
+
+class TestPostgresqlBlobs(BlobSuite):
+    @pytest.fixture
+    async def store(self, urls: dict[str, str]) -> AsyncIterator[PostgresqlBlobs]:
+        store = await PostgresqlBlobs.connect(urls["postgresql"], chance(), connections=4)
+        await store._pool.execute("truncate sos_blob, sos_piece")
+        yield store
+        await store.close()
+
+    @pytest.fixture
+    async def peer(self, urls: dict[str, str]) -> AsyncIterator[PostgresqlBlobs]:
+        store = await PostgresqlBlobs.connect(urls["postgresql"], chance(), connections=4)
+        yield store
+        await store.close()
+
+    async def test_nothing_is_left_of_uploads_that_failed(self, store: PostgresqlBlobs) -> None:
+        await self.test_a_body_that_breaks_off_leaves_nothing(store)
+        await self.test_a_cancelled_put_leaves_nothing(store)
+        await self.test_other_bytes_are_refused(store, store)
+        await self.test_of_many_at_once_one_wins(store, store)
+        for name in await list_ids(store):
+            await store.delete(name)
+        assert await store._pool.fetchval("select count(*) from sos_piece") == 0
+
+    async def test_what_the_database_changed_is_not_handed_out(self, store: PostgresqlBlobs) -> None:
+        await store.put("a", pieces(bytes(2 * MIB)), {})
+        await store._pool.execute("update sos_piece set data = $1 where number = 1", bytes(MIB - 1) + b"x")
+        await refusal(Corrupt, read(store, "a"))
+
+    async def test_what_the_server_promises_is_asked(self, store: PostgresqlBlobs) -> None:
+        assert await store.warnings() == []
+
+
+async def test_a_postgresql_that_is_not_there_is_unavailable() -> None:
+    await refusal(Unavailable, PostgresqlBlobs.connect("postgresql://127.0.0.1:1/none", chance(), connections=1))
+
+
+# memcached
+
+
+@asynccontextmanager
+async def open_memcached(url: str) -> AsyncIterator[MemcachedBlobs]:
+    address = urlsplit(url)
+    assert address.hostname is not None
+    assert address.port is not None
+    store = MemcachedBlobs(LineClient(address.hostname, address.port, pool_size=4), chance())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+class TestMemcachedBlobs(BlobSuite):
+    @pytest.fixture
+    async def store(self, urls: dict[str, str]) -> AsyncIterator[MemcachedBlobs]:
+        async with open_memcached(urls["memcached"]) as store:
+            await store._client.flush_all()
+            yield store
+
+    @pytest.fixture
+    async def peer(self, urls: dict[str, str]) -> AsyncIterator[MemcachedBlobs]:
+        async with open_memcached(urls["memcached"]) as store:
+            yield store
+
+    async def test_what_memcached_forgot_is_not_handed_out(self, store: MemcachedBlobs) -> None:
+        await store.put("a", pieces(bytes(2 * MIB)), {})
+        head = await store._get("a")
+        await store._client.delete(f"sos:data:{head.upload}:1".encode())
+        await refusal(Unavailable, read(store, "a"))
+
+    async def test_places_that_are_taken_are_passed_by(self, store: MemcachedBlobs) -> None:
+        for name in ("a", "b", "c"):
+            await store.put(name, pieces(name.encode()), {})
+        await store._client.delete(b"sos:places")
+        await store.put("d", pieces(b"d"), {})
+        assert await list_ids(store) == ["a", "b", "c", "d"]
+
+
+async def test_a_memcached_without_memory_is_full(tmp_path: Path) -> None:
+    with databases.memcached(tmp_path, "-M", "-m", "16") as url:
+        async with open_memcached(url) as store:
+            await store.put("first", pieces(bytes(MIB)), {})
+            await refusal(Full, store.put("large", pieces(bytes(40 * MIB)), {}))
+            assert await list_ids(store) == ["first"]
+            assert await read(store, "first") == bytes(MIB)
+
+
+async def test_a_memcached_that_is_gone_is_unavailable(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        with databases.memcached(tmp_path) as url:
+            store = await stack.enter_async_context(open_memcached(url))
+            await store.put("a", pieces(b"1"), {})
+        await refusal(Unavailable, store.put("b", pieces(b"2"), {}))
+        await refusal(Unavailable, store.info("a"))
