@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from holdfast import __version__
+from holdfast.cli.client import USER_COMMANDS
 from holdfast.cli.commands import COMMANDS, with_settings
 from holdfast.cli.settings import OPTIONS, Settings
 from holdfast.core.errors import HoldfastError
@@ -19,6 +20,18 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except HoldfastError as error:
             raise click.ClickException(str(error)) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Two lists: who uses a store need not read past the commands of who runs one."""
+        users = {command.name for command in USER_COMMANDS}
+        names = self.list_commands(ctx)
+        limit = formatter.width - 6 - max(map(len, names))
+        for title, chosen in (
+            ("Commands for users, of any S3 endpoint", [name for name in names if name in users]),
+            ("Commands for operators, of a store's drives", [name for name in names if name not in users]),
+        ):
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit)) for name in chosen])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -45,7 +58,7 @@ def upkeep(settings: Settings) -> None:
     run(settings)
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *USER_COMMANDS):
     main.add_command(command)
 
 

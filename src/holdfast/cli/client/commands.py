@@ -1,0 +1,492 @@
+"""The commands of users: what they are called, what they take, what they say of themselves.
+
+Each talks to any S3 endpoint, as AWS's own tools would find it. boto3 is imported when a command runs, and only then:
+`--help` and the operator's commands do without. Exit status: docs/commands.md.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from holdfast.cli.client.address import Local, Place, Remote, Stream, parse_place, parse_remote
+from holdfast.cli.client.completing import REMOTE
+from holdfast.cli.client.reporting import Reporter, shown
+from holdfast.core.errors import HoldfastError, InvalidName, InvalidRequest
+
+if TYPE_CHECKING:
+    from holdfast.cli.client.connection import Connection
+    from holdfast.cli.client.crew import Crew
+    from holdfast.cli.client.transfer import Transfers
+
+# Enough to keep a server busy, few enough for a laptop's line.
+JOBS_DEFAULT_COUNT = 8
+JOBS_MAX_COUNT = 256
+
+# The exit status of what SIGINT ends, by the shells' convention.
+INTERRUPTED = 128 + signal.SIGINT
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every command of users is given: where to, how to speak, and how much at once."""
+
+    profile: str
+    endpoint_url: str
+    region: str
+    jobs: int
+    reporter: Reporter
+
+    def connect(self) -> "Connection":
+        from holdfast.cli.client.connection import Choice, Connection
+        from holdfast.cli.system import SystemClock
+
+        return Connection(Choice(self.profile, self.endpoint_url, self.region, self.jobs), SystemClock())
+
+    @contextmanager
+    def crew(self) -> Iterator["Crew"]:
+        from holdfast.cli.client.crew import Crew
+
+        crew = Crew(self.jobs)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+    @contextmanager
+    def transfers(self, **options: Any) -> Iterator["Transfers"]:
+        from holdfast.cli.client.transfer import Transfers
+        from holdfast.cli.client.unfinished import default_directory
+        from holdfast.cli.system import SystemClock
+
+        connection = self.connect()
+        notes = default_directory(dict(os.environ))
+        with self.crew() as crew:
+            yield Transfers(connection, crew, self.reporter, SystemClock(), notes, **options)
+
+
+def connected(*, quiet: bool = False, results_are_bytes: bool = False) -> Callable[[F], F]:
+    """Give a command the options of every command of users; it gets a Session first."""
+
+    def wrap(command: F) -> F:
+        def run(profile: str, endpoint_url: str, region: str, as_json: bool, jobs: int, **given: Any) -> None:
+            reporter = Reporter(as_json=as_json, quiet=given.pop("quiet", False), results_are_bytes=results_are_bytes)
+            try:
+                command(Session(profile, endpoint_url, region, jobs, reporter), **given)
+            except InvalidName as error:
+                raise click.UsageError(shown(str(error))) from error
+            except HoldfastError as error:
+                reporter.fail(error)
+            except KeyboardInterrupt:
+                _leave(reporter)
+            reporter.end()
+
+        run.__doc__, run.__name__ = command.__doc__, command.__name__
+        run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+        wrapped: Callable[..., None] = run
+        for option in reversed(_COMMON + (_QUIET if quiet else ())):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[return-value]
+
+    return wrap
+
+
+def _leave(reporter: Reporter) -> NoReturn:
+    """Without waiting for requests in flight: whatever is cut off here, a kill could have cut off."""
+    reporter.note("\nInterrupted: the same command goes on where this one stopped")
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
+_COMMON = (
+    click.option(
+        "--profile", default="", metavar="NAME", envvar="HOLDFAST_PROFILE", show_envvar=True,
+        help="Profile of ~/.aws/config and ~/.aws/credentials.",
+    ),
+    click.option(
+        "--endpoint-url", default="", metavar="URL", envvar="HOLDFAST_ENDPOINT_URL", show_envvar=True,
+        help="The server, as http://127.0.0.1:9000; else AWS_ENDPOINT_URL or the profile's endpoint_url.",
+    ),
+    click.option("--region", default="", metavar="NAME", help="Region that signatures name; else as configured."),
+    click.option(
+        "--jobs", "-j", default=JOBS_DEFAULT_COUNT, type=click.IntRange(1, JOBS_MAX_COUNT), show_default=True,
+        metavar="N", help="Requests at once.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
+)  # fmt: skip
+_QUIET = (click.option("--quiet", "-q", is_flag=True, help="Say nothing but what went wrong."),)
+
+_recursive = click.option("--recursive", "-r", is_flag=True, help="Everything in a folder or directory.")
+_follow = click.option("--follow", is_flag=True, help="Take what symbolic links lead to; else they are left out.")
+_include = click.option("--include", multiple=True, metavar="PATTERN", help="Only names that match, as '*.jpg'.")
+_exclude = click.option("--exclude", multiple=True, metavar="PATTERN", help="Not names that match; wins.")
+_no_clobber = click.option("--no-clobber", "-n", is_flag=True, help="Replace nothing that is there.")
+_version = click.option("--version-id", default="", metavar="ID", help="That version, not the latest.")
+_content_type = click.option("--content-type", default="", metavar="TYPE", help="Content-Type, instead of a guess.")
+_metadata = click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="User metadata of the new objects.")
+_exact = click.option("--bytes", "exact", is_flag=True, help="Sizes in bytes.")
+_yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+
+
+def headers_of(content_type: str, metadata: tuple[str, ...]) -> dict[str, Any]:
+    """Parameters of new objects. Raises InvalidRequest."""
+    headers: dict[str, Any] = {"ContentType": content_type} if content_type else {}
+    pairs = dict(_pair(text) for text in metadata)
+    return {**headers, "Metadata": pairs} if pairs else headers
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--metadata {text!r} is not NAME=VALUE")
+    return name, value
+
+
+@click.command()
+@click.argument("remote", required=False, default="", metavar="[s3://BUCKET[/PREFIX]]", type=REMOTE)
+@_recursive
+@click.option("--versions", is_flag=True, help="Every version and delete marker too.")
+@_exact
+@connected()
+def ls(session: Session, remote: str, recursive: bool, versions: bool, exact: bool) -> None:
+    """List buckets, or what begins with PREFIX.
+
+    \b
+    Examples:
+      holdfast ls
+      holdfast ls s3://photos/2026/
+    """
+    from holdfast.cli.client import showing
+
+    if not remote:
+        showing.list_buckets(session.connect(), session.reporter)
+        return
+    showing.list_objects(
+        session.connect(), session.reporter, parse_remote(remote), showing.Units(exact),
+        recursive=recursive, versions=versions,
+    )  # fmt: skip
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="FILE...", type=click.Path(allow_dash=True))
+@click.argument("target", metavar="s3://BUCKET[/KEY]", type=REMOTE)
+@_recursive
+@_follow
+@_include
+@_exclude
+@_no_clobber
+@_content_type
+@_metadata
+@connected(quiet=True)
+def put(session: Session, sources: tuple[str, ...], target: str, **options: Any) -> None:
+    """Upload files, or with - standard input.
+
+    A target that is a bucket or ends in a slash takes the files' names. Large files go in parts; interrupted, the
+    same command goes on where it stopped.
+
+    \b
+    Examples:
+      holdfast put report.pdf s3://papers/2026/
+      tar c src | holdfast put - s3://backup/src.tar
+    """
+    places: list[Place] = [Stream() if text == "-" else Local(_path(text)) for text in sources]
+    _transfer(session, places, parse_remote(target), "Uploading", options)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="s3://BUCKET/KEY... [TARGET]", type=REMOTE)
+@_recursive
+@_include
+@_exclude
+@_no_clobber
+@_version
+@connected(quiet=True)
+def get(session: Session, sources: tuple[str, ...], **options: Any) -> None:
+    """Download objects to TARGET: a file, a directory, or - for standard output.
+
+    Without TARGET they go to the present directory. A file appears under its name when all of it is there and checked;
+    interrupted, the same command goes on where it stopped.
+
+    \b
+    Examples:
+      holdfast get s3://papers/2026/report.pdf
+      holdfast get --recursive s3://papers/2026 papers/
+    """
+    *remotes, target = sources if len(sources) > 1 and not sources[-1].startswith("s3://") else (*sources, ".")
+    _transfer(session, [parse_remote(text) for text in remotes], parse_place(target), "Downloading", options)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=REMOTE)
+@click.argument("target", metavar="TARGET", type=REMOTE)
+@_recursive
+@_follow
+@_include
+@_exclude
+@_no_clobber
+@_content_type
+@_metadata
+@connected(quiet=True)
+def cp(session: Session, sources: tuple[str, ...], target: str, **options: Any) -> None:
+    """Copy between this machine and S3, or within S3.
+
+    What is remote is written s3://BUCKET/KEY. Within S3 the server copies, and no data passes through here.
+
+    \b
+    Examples:
+      holdfast cp movie.mkv s3://films/
+      holdfast cp --recursive s3://films s3://films-copy
+    """
+    _transfer(session, [parse_place(text) for text in sources], parse_place(target), "Copying", options)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=REMOTE)
+@click.argument("target", metavar="TARGET", type=REMOTE)
+@_recursive
+@_include
+@_exclude
+@_no_clobber
+@connected(quiet=True)
+def mv(session: Session, sources: tuple[str, ...], target: str, **options: Any) -> None:
+    """Copy as `cp` does, then delete each source whose copy is whole.
+
+    \b
+    Example:
+      holdfast mv s3://inbox/scan.pdf s3://papers/2026/
+    """
+    places = [parse_place(text) for text in sources]
+    _transfer(session, places, parse_place(target), "Moving", options, moves=True)
+
+
+def _path(text: str) -> Any:
+    place = parse_place(text)
+    if isinstance(place, Local):
+        return place.path
+    raise click.UsageError(f"{text} is not on this machine: `holdfast cp` copies within S3")
+
+
+def _transfer(
+    session: Session, sources: list[Place], target: Place, what: str, options: dict[str, Any], *, moves: bool = False
+) -> None:
+    from holdfast.cli.client.copying import Planner
+    from holdfast.cli.client.matching import Filter
+
+    headers = headers_of(options.get("content_type", ""), options.get("metadata", ()))
+    if len(sources) == 1 and not moves and (isinstance(sources[0], Stream) or isinstance(target, Stream)):
+        _stream(session, sources[0], target, headers, options)
+        return
+    reporter = session.reporter
+    with session.transfers(headers=headers, moves=moves, may_replace=not options["no_clobber"]) as transfers:
+        planner = Planner(
+            transfers.connection,
+            Filter.of(options["include"], options["exclude"]),
+            failed=reporter.fail,
+            left_out=lambda text: reporter.note(f"Left out {shown(text)}"),
+            recursive=options["recursive"],
+            follow=options.get("follow", False),
+            version_id=options.get("version_id", ""),
+        )
+        began = transfers.clock.monotonic()
+        tally = transfers.run(planner.jobs(sources, target), what)
+        transfers.tell(tally, transfers.clock.monotonic() - began)
+
+
+def _stream(session: Session, source: Place, target: Place, headers: dict[str, Any], options: dict[str, Any]) -> None:
+    if isinstance(source, Remote) and isinstance(target, Stream):
+        from holdfast.cli.client.reading import Span, write_out
+
+        write_out(session.connect(), source, sys.stdout.fileno(), Span(), options.get("version_id", ""))
+        return
+    if not isinstance(source, Stream) or not isinstance(target, Remote):
+        raise InvalidRequest("`-` goes with one s3://BUCKET/KEY on the other side")
+    if target.is_folder:
+        raise InvalidRequest(f"{target} is a folder, and standard input has no name: write s3://BUCKET/KEY")
+    if sys.stdin.isatty():
+        session.reporter.note("Reading from the terminal, until Ctrl-D")
+    from holdfast.cli.client.upload import Uploader
+
+    with session.transfers() as transfers, session.reporter.meter("Uploading") as meter:
+        conditions = {"IfNoneMatch": "*"} if options["no_clobber"] else {}
+        uploader = Uploader(
+            transfers.connection, transfers.crew, transfers.notes, meter.advance, {**headers, **conditions}
+        )
+        done = uploader.put_stream(sys.stdin.buffer, target)
+    session.reporter.done(
+        f"- -> {shown(str(target))}",
+        status="done", source="-", target=str(target), bytes=done.size, etag=done.etag, resumed_bytes=0,
+    )  # fmt: skip
+
+
+@click.command()
+@click.argument("remotes", nargs=-1, required=True, metavar="s3://BUCKET/KEY...", type=REMOTE)
+@click.option("--range", "span", default="", metavar="FIRST-LAST", help="Those bytes, counted from 0, both included.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="The last N bytes.")
+@_version
+@connected(results_are_bytes=True)
+def cat(session: Session, remotes: tuple[str, ...], span: str, tail: int | None, version_id: str) -> None:
+    """Write objects to standard output.
+
+    \b
+    Examples:
+      holdfast cat s3://logs/today.jsonl | tail
+      holdfast cat --range 0-1023 s3://disks/image.raw | xxd
+    """
+    from holdfast.cli.client.reading import Span, write_out
+
+    if span and tail is not None:
+        raise click.UsageError("--range and --tail exclude each other")
+    wanted = Span.of(span) if span else Span(tail=tail)
+    connection = session.connect()
+    for text in remotes:
+        write_out(connection, parse_remote(text), sys.stdout.fileno(), wanted, version_id)
+
+
+@click.command()
+@click.argument("remotes", nargs=-1, required=True, metavar="s3://BUCKET/KEY...", type=REMOTE)
+@_recursive
+@click.option("--versions", is_flag=True, help="All versions and delete markers, for ever.")
+@_version
+@_include
+@_exclude
+@_dry_run
+@_yes
+@connected(quiet=True)
+def rm(session: Session, remotes: tuple[str, ...], **options: Any) -> None:
+    """Delete objects; with --recursive everything in a folder or bucket.
+
+    In a bucket with versions a deletion hides the object, and --versions removes it. A recursive deletion asks first;
+    where there is no terminal to ask on, it wants --yes.
+
+    \b
+    Examples:
+      holdfast rm s3://inbox/scan.pdf
+      holdfast rm --recursive s3://inbox/old
+    """
+    from holdfast.cli.client.deleting import delete
+
+    if options["version_id"] and (options["recursive"] or options["versions"] or len(remotes) > 1):
+        raise click.UsageError("--version-id names one version of one object")
+    connection = session.connect()
+    with session.crew() as crew:
+        for text in remotes:
+            delete(connection, crew, session.reporter, parse_remote(text), **options)
+
+
+@click.command()
+@click.argument("remotes", nargs=-1, required=True, metavar="s3://BUCKET[/KEY]...", type=REMOTE)
+@_version
+@connected()
+def stat(session: Session, remotes: tuple[str, ...], version_id: str) -> None:
+    """Tell everything that is known of an object or a bucket.
+
+    \b
+    Example:
+      holdfast stat s3://papers/2026/report.pdf
+    """
+    from holdfast.cli.client.showing import show_details
+
+    connection = session.connect()
+    for text in remotes:
+        show_details(connection, session.reporter, parse_remote(text), version_id)
+
+
+@click.command()
+@click.argument("remotes", nargs=-1, required=True, metavar="s3://BUCKET[/FOLDER]...", type=REMOTE)
+@click.option("--depth", "-d", default=0, type=click.IntRange(0), metavar="N", help="Also of folders so deep inside.")
+@click.option("--versions", is_flag=True, help="Count every version.")
+@_exact
+@connected()
+def du(session: Session, remotes: tuple[str, ...], depth: int, versions: bool, exact: bool) -> None:
+    """Sum up the sizes of objects in a folder or bucket.
+
+    \b
+    Example:
+      holdfast du --depth 1 s3://photos
+    """
+    from holdfast.cli.client import showing
+
+    connection = session.connect()
+    for text in remotes:
+        showing.show_usage(
+            connection, session.reporter, parse_remote(text), showing.Units(exact), depth=depth, versions=versions
+        )
+
+
+@click.command()
+@click.argument("remote", metavar="s3://BUCKET[/FOLDER]", type=REMOTE)
+@click.option("--depth", "-d", default=0, type=click.IntRange(0), metavar="N", help="No deeper than that.")
+@_exact
+@connected()
+def tree(session: Session, remote: str, depth: int, exact: bool) -> None:
+    """Draw what is in a folder or bucket as a tree.
+
+    \b
+    Example:
+      holdfast tree --depth 2 s3://photos
+    """
+    from holdfast.cli.client import showing
+
+    showing.show_tree(session.connect(), session.reporter, parse_remote(remote), showing.Units(exact), depth=depth)
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE", type=REMOTE)
+@click.argument("target", metavar="TARGET", type=REMOTE)
+@click.option("--delete", is_flag=True, help="Delete from TARGET what SOURCE has not.")
+@click.option("--checksum", "by_content", is_flag=True, help="Compare contents (MD5) instead of times.")
+@_dry_run
+@_follow
+@_include
+@_exclude
+@_yes
+@connected(quiet=True)
+def mirror(session: Session, source: str, target: str, **options: Any) -> None:
+    """Make TARGET hold what SOURCE holds: a directory and a bucket or folder, either way, or two of these.
+
+    Only what differs is copied: by size, then by time and contents. Nothing is deleted without --delete.
+
+    \b
+    Examples:
+      holdfast mirror --delete photos/ s3://photos
+      holdfast mirror --dry-run s3://photos s3://photos-copy
+    """
+    from holdfast.cli.client.matching import Filter
+    from holdfast.cli.client.mirroring import Mirror, Wishes
+
+    one, other = parse_place(source), parse_place(target)
+    if isinstance(one, Stream) or isinstance(other, Stream):
+        raise click.UsageError("a mirror is of directories and folders: `-` is neither")
+    wishes = Wishes(Filter.of(options.pop("include"), options.pop("exclude")), **options)
+    with session.transfers() as transfers:
+        Mirror(transfers, wishes, one, other).run()
+
+
+@click.command()
+@click.argument("remote", metavar="s3://BUCKET/KEY", type=REMOTE)
+@click.option("--expires", default="1h", show_default=True, metavar="TIME", help="How long, up to 7d.")
+@click.option("--put", "for_upload", is_flag=True, help="A link that takes an upload.")
+@_version
+@connected()
+def share(session: Session, remote: str, expires: str, for_upload: bool, version_id: str) -> None:
+    """Print a link that reads one object without a key, for a while.
+
+    \b
+    Examples:
+      holdfast share --expires 2d s3://papers/2026/report.pdf
+      curl -T scan.pdf "$(holdfast share --put s3://inbox/scan.pdf)"
+    """
+    from holdfast.cli.client.sharing import make_link
+
+    make_link(
+        session.connect(), session.reporter, parse_remote(remote), expires,
+        for_upload=for_upload, version_id=version_id,
+    )  # fmt: skip

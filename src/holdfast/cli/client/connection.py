@@ -1,0 +1,229 @@
+"""An S3 endpoint, with the credentials and settings that AWS's own tools would find.
+
+Profiles, AWS_* variables, `credential_process`, single sign-on, `ca_bundle`, `s3 =` blocks of ~/.aws/config: all of it
+is botocore's doing and is left to it. What was not configured is given values that suit copying: connections for every
+job, retries that back off, and no second checksum of what is checked here anyway.
+"""
+
+import difflib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore import exceptions as boto
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from holdfast.cli.client.failures import Asked, NoSuchBucket, status_of, translated
+from holdfast.core.clock import Clock
+from holdfast.core.errors import HoldfastError, InvalidRequest, Unavailable
+from holdfast.core.limits import MIB
+
+# A host that drops packets is told from one that is slow; completing an upload of 10,000 parts takes a while.
+CONNECT_MAX_SECONDS = 10
+READ_MAX_SECONDS = 120
+
+# First try included; with botocore's back-off about ten seconds: a server that is restarted meanwhile goes unnoticed.
+ATTEMPTS_MAX_COUNT = 6
+
+# What a body is read by.
+PIECE_BYTES = 1 * MIB
+
+# What comes up from below, beside the answers that are errors.
+FOREIGN = (boto.BotoCoreError, ResponseParserError, HTTPError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the command line says of the endpoint; "" leaves it to the environment and the profile."""
+
+    profile: str = ""
+    endpoint_url: str = ""
+    region: str = ""
+    jobs: int = 8
+    """Requests at once."""
+    patient: bool = True
+    """Whether a failure is retried; completion in a shell has no time for it."""
+
+
+class Connection:
+    """Calls to one endpoint, from any number of threads. Raises only our errors."""
+
+    def __init__(self, choice: Choice, clock: Clock) -> None:
+        """Finds credentials and settings, asks the server nothing. Raises AccessDenied, InvalidRequest."""
+        self.choice = choice
+        self._clock = clock
+        self.skew = timedelta(0)
+        """How far the server's clock is ahead of this machine's, by its last answer."""
+        self._answered = threading.Event()
+        self.endpoint = choice.endpoint_url or "the S3 endpoint"
+        if choice.endpoint_url and urlsplit(choice.endpoint_url).scheme not in ("http", "https"):
+            raise InvalidRequest(f"{choice.endpoint_url!r} is no endpoint: write http://HOST:PORT or https://HOST")
+        try:
+            self._session = boto3.session.Session(
+                profile_name=choice.profile or None, region_name=choice.region or None
+            )
+            self._client = self._make_client()
+        except FOREIGN as error:
+            raise translated(error, self._asked("", "", "")) from error
+        self.endpoint = str(self._client.meta.endpoint_url)
+        self.sends_checksums = self._client.meta.config.request_checksum_calculation != "when_required"
+        """Whether the endpoint takes checksums that are younger than Content-MD5."""
+
+    def _make_client(self) -> Any:
+        core = self._session._session  # the botocore session, which alone tells what was configured
+        retries: dict[str, Any] = {"mode": "standard", "total_max_attempts": ATTEMPTS_MAX_COUNT}
+        configured = [name for name in ("retry_mode", "max_attempts") if _is_configured(core, name)]
+        if not self.choice.patient:
+            retries["total_max_attempts"] = 1
+        elif configured:
+            retries = {}
+        options: dict[str, Any] = {"retries": retries} if retries else {}
+        config = Config(
+            signature_version="s3v4",
+            max_pool_connections=2 * self.choice.jobs + 2,
+            connect_timeout=CONNECT_MAX_SECONDS if self.choice.patient else 1,
+            read_timeout=READ_MAX_SECONDS if self.choice.patient else 2,
+            tcp_keepalive=True,
+            response_checksum_validation="when_required",
+            user_agent_extra="holdfast",
+            **options,
+        )
+        region = self._session.region_name or "us-east-1"
+        client = self._session.client(
+            "s3", region_name=region, endpoint_url=self.choice.endpoint_url or None, config=config
+        )
+        client.meta.events.register_first("needs-retry.s3", self._fail_fast)
+        client.meta.events.register("after-call.s3", self._note_answer)
+        return client
+
+    @property
+    def region(self) -> str:
+        return str(self._client.meta.region_name)
+
+    def _fail_fast(self, caught_exception: Exception | None = None, **_: Any) -> None:
+        """An endpoint that never answered is spelled wrong more often than it is starting."""
+        wrong = boto.EndpointConnectionError, boto.SSLError, boto.ConnectTimeoutError, boto.ProxyConnectionError
+        if isinstance(caught_exception, wrong) and not self._answered.is_set():
+            raise caught_exception
+
+    def _note_answer(self, http_response: Any = None, **_: Any) -> None:
+        if self._answered.is_set() or http_response is None:
+            return
+        self._answered.set()
+        try:
+            theirs = parsedate_to_datetime(http_response.headers.get("Date", ""))
+        except ValueError:
+            return
+        if theirs.tzinfo is not None:
+            self.skew = theirs - self.now()
+
+    def now(self) -> datetime:
+        """This machine's time."""
+        return datetime.fromtimestamp(self._clock.now_ns() / 1e9, tz=UTC)
+
+    def wait(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
+    def call(self, operation: str, bucket: str = "", key: str = "", **parameters: Any) -> dict[str, Any]:
+        """One call, by botocore's name for it: "put_object". Raises our errors, with cause and next step."""
+        if bucket:
+            parameters["Bucket"] = bucket
+        if key:
+            parameters["Key"] = key
+        try:
+            answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
+        except boto.ClientError as error:
+            raise self._explained(error, operation, bucket, key, parameters) from error
+        except FOREIGN as error:
+            raise translated(error, self._asked(operation, bucket, key)) from error
+        return answer
+
+    def pages(self, operation: str, bucket: str = "", **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Every page of a listing."""
+        if bucket:
+            parameters["Bucket"] = bucket
+        pages = iter(self._client.get_paginator(operation).paginate(**parameters))
+        while True:
+            try:
+                page = next(pages)
+            except StopIteration:
+                return
+            except boto.ClientError as error:
+                raise self._explained(error, operation, bucket, "", parameters) from error
+            except FOREIGN as error:
+                raise translated(error, self._asked(operation, bucket, "")) from error
+            yield page
+
+    def presign(self, operation: str, seconds: int, **parameters: Any) -> str:
+        """A link that needs no key, for so long. Asks the server nothing."""
+        try:
+            link: str = self._client.generate_presigned_url(operation, Params=parameters, ExpiresIn=seconds)
+        except boto.BotoCoreError as error:
+            raise translated(error, self._asked(operation, parameters.get("Bucket", ""), "")) from error
+        return link
+
+    def credentials_expire(self) -> datetime | None:
+        """When the credentials end by themselves; None for lasting ones."""
+        credentials = self._session.get_credentials()
+        return getattr(credentials, "_expiry_time", None)
+
+    def _explained(
+        self, error: boto.ClientError, operation: str, bucket: str, key: str, parameters: dict[str, Any]
+    ) -> HoldfastError:
+        """A HEAD has no reason in its answer: the same question by a call that has one."""
+        asked = self._asked(operation, bucket, key)
+        if operation in ("head_object", "head_bucket") and status_of(error) in (400, 403, 404):
+            try:
+                if operation == "head_bucket":
+                    self._client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+                else:
+                    version = {name: parameters[name] for name in ("VersionId",) if name in parameters}
+                    self._client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0", **version)
+            except boto.ClientError as reason:
+                error = reason
+            except boto.BotoCoreError:
+                pass
+        found = translated(error, asked)
+        if isinstance(found, NoSuchBucket):
+            return NoSuchBucket(f"{found}{self._nearest(bucket)}")
+        return found
+
+    def _nearest(self, bucket: str) -> str:
+        try:
+            names = [entry["Name"] for entry in self._client.list_buckets().get("Buckets", [])]
+        except (boto.BotoCoreError, boto.ClientError):
+            return ""
+        close = difflib.get_close_matches(bucket, names, n=3, cutoff=0.5)
+        if close:
+            return f": did you mean {' or '.join(close)}?"
+        if names:
+            return f": `holdfast ls` lists the {len(names)} that are there"
+        return f": there is none yet; `holdfast bucket create {bucket}` makes it"
+
+    def _asked(self, operation: str, bucket: str, key: str) -> Asked:
+        name = "".join(word.capitalize() for word in operation.split("_"))
+        return Asked(name, self.endpoint, self.choice.profile, bucket, key, self.now())
+
+
+def _is_configured(core: Any, name: str) -> bool:
+    """Whether somebody chose it: botocore's own default is "legacy" or nothing."""
+    return core.get_config_variable(name) not in (None, "legacy")
+
+
+def read_body(answer: dict[str, Any], piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+    """The bytes of a GET as they come. Raises Unavailable when the connection ends before the body does."""
+    body = answer["Body"]
+    try:
+        while piece := body.read(piece_bytes):
+            yield piece
+    except (boto.BotoCoreError, HTTPError, OSError) as error:
+        raise Unavailable(f"the connection ended within the object: {error}") from error
+    finally:
+        body.close()
