@@ -7,19 +7,21 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
 from granian.http import HTTP1Settings
 
+from holdfast.cli.certificate import Certificate, listeners
 from holdfast.cli.keys import REKEYED_NAME
 from holdfast.cli.opening import find_or_make, open_store, run_directory
 from holdfast.cli.settings import Settings
 from holdfast.cli.status import missing_drives
-from holdfast.cli.supervisor import DRAIN_SECONDS, RESPAWN_SECONDS, supervise
+from holdfast.cli.supervisor import RESPAWN_SECONDS, Replacement, supervise
 from holdfast.cli.system import SystemClock, SystemRandomness
 from holdfast.cli.upkeep import run as run_upkeep
 from holdfast.core.errors import HoldfastError
@@ -52,7 +54,8 @@ def serve(settings: Settings, echo: Callable[[str], None]) -> None:
     os.environ.update(settings.to_environment())
     for line in banner(settings, ready):
         echo(line)
-    supervise({"server": lambda: _granian(settings).serve(), "upkeep": lambda: run_upkeep(settings)})
+    children = {"server": lambda: _granian(settings).serve(), "upkeep": lambda: run_upkeep(settings)}
+    supervise(children, _replacement(settings))
 
 
 def banner(settings: Settings, ready: Ready) -> list[str]:
@@ -148,6 +151,19 @@ def _in_child(action: Callable[[], Ready]) -> Ready:
     return Ready(**answer["ready"])
 
 
+def _replacement(settings: Settings) -> Replacement | None:
+    """A server with a certificate gives way to one with a newer certificate."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    certificate = Certificate(settings.tls_cert, settings.tls_key)
+    sockets = partial(listeners, settings.listen[1])
+    return Replacement("server", certificate.renewed, sockets, _workers(settings))
+
+
+def _workers(settings: Settings) -> int:
+    return settings.workers or os.cpu_count() or 1
+
+
 def _granian(settings: Settings) -> Any:
     host, port = settings.listen
     return Granian(
@@ -155,16 +171,18 @@ def _granian(settings: Settings) -> Any:
         address=host,
         port=port,
         interface=Interfaces.ASGI,
-        workers=settings.workers or os.cpu_count() or 1,
+        workers=_workers(settings),
         loop=Loops.uvloop,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(max_buffer_size=HEADERS_MAX_BYTES * 4),
         websockets=False,
         ssl_cert=settings.tls_cert,
         ssl_key=settings.tls_key,
+        ssl_protocol_min=SSLProtocols.tls12,
         respawn_failed_workers=True,
         respawn_interval=RESPAWN_SECONDS,
-        workers_kill_timeout=DRAIN_SECONDS,
+        # When the server stops, the supervisor ends the waiting; when it is replaced, nobody does.
+        workers_kill_timeout=None,
         log_access=False,
         log_dictconfig=_LOGGING,
     )
