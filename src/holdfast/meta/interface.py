@@ -13,37 +13,34 @@ Guarantees, for every engine (`testing.meta_suite` holds them to it):
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from holdfast.core.ids import Token
 from holdfast.core.ranges import KeyRange
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     key: bytes
     token: Token
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(Struct, frozen=True):
     """Stands for every row whose key starts with `prefix`, which ends in the fold's delimiter."""
 
     prefix: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
+class Fold(Struct, frozen=True):
     """Fold rows whose key holds `delimiter` behind its first `skip` bytes into one `Folded` entry each."""
 
     delimiter: bytes
     skip: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """What a scan found, in key order."""
 
     entries: tuple[Row | Folded, ...]
@@ -51,23 +48,20 @@ class Page:
     """Scan on from this key, included, to see what follows; None when the range is exhausted."""
 
 
-@dataclass(frozen=True, slots=True)
-class HasToken:
+class HasToken(Struct, frozen=True):
     """The row is there and carries this token."""
 
     key: bytes
     token: Token
 
 
-@dataclass(frozen=True, slots=True)
-class IsAbsent:
+class IsAbsent(Struct, frozen=True):
     """There is no such row."""
 
     key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class IsEmpty:
+class IsEmpty(Struct, frozen=True):
     """No row has a key in this range."""
 
     range: KeyRange
@@ -76,16 +70,14 @@ class IsEmpty:
 Expectation = HasToken | IsAbsent | IsEmpty
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     """Write a row, whether it is there or not."""
 
     key: bytes
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     """Remove a row; no error when it is not there."""
 
     key: bytes

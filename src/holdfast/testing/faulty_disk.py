@@ -6,6 +6,7 @@ synced kept, lost, torn into sectors or out of order. Neither sees what LMDB doe
 """
 
 import errno
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -36,9 +37,17 @@ class Fault:
     partial: bool = False
     """A write that fails has written its first half."""
     seconds: float = 0.0
+    until: threading.Event | None = None
+    """The call hangs until this is set."""
+    thread: str = ""
+    """Only calls from threads whose names begin so."""
+    struck: threading.Event = field(default_factory=threading.Event)
+    """Set once a call has met it."""
 
     def strikes(self, operation: str, path: Path) -> bool:
         if operation != self.operation or self.path not in str(path):
+            return False
+        if not threading.current_thread().name.startswith(self.thread):
             return False
         if self.skip > 0:
             self.skip -= 1
@@ -60,8 +69,11 @@ class FaultyDisk:
         """The fault that this call must suffer, after the delay that it suffers in any case."""
         for fault in self.faults:
             if fault.strikes(operation, path):
+                fault.struck.set()
                 if fault.seconds:
                     threading.Event().wait(fault.seconds)
+                if fault.until is not None:
+                    fault.until.wait()
                 if fault.error:
                     return fault
         return None
@@ -212,6 +224,8 @@ class _Resize:
 @dataclass(frozen=True, slots=True)
 class _Sync:
     file: int
+    began: int
+    """Moment at which it was called: what is recorded after that need not be covered by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +238,7 @@ class _Link:
 @dataclass(frozen=True, slots=True)
 class _SyncDirectory:
     path: Path
+    began: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +273,8 @@ class Recording:
     def materialise(self, moment: int, target: Path, survival: Survival) -> None:
         """Lay out under `target` what a power cut after the first `moment` events left of `root`."""
         state = _Durable()
-        for event in self.events[:moment]:
-            state.take(event)
+        for number, event in enumerate(self.events[:moment]):
+            state.take(number, event)
         state.cut(survival)
         state.write(self.root, target)
 
@@ -287,23 +302,29 @@ class _Durable:
         self.contents: dict[int, bytearray] = {}
         self.names: dict[Path, int] = {}
         self.directories: list[Path] = []
-        self._pending: dict[int, list[_Write | _Resize]] = {}
-        self._pending_names: list[_Link] = []
+        self._pending: dict[int, list[tuple[int, _Write | _Resize]]] = {}
+        self._pending_names: list[tuple[int, _Link]] = []
         self._next = -1
 
-    def take(self, event: _Event) -> None:
+    def take(self, number: int, event: _Event) -> None:
         if isinstance(event, _Write | _Resize):
-            self._pending.setdefault(event.file, []).append(event)
+            self._pending.setdefault(event.file, []).append((number, event))
         elif isinstance(event, _Sync):
-            for change in self._pending.pop(event.file, []):
-                self._apply(change, keep_all)
+            pending = self._pending.pop(event.file, [])
+            for at, change in pending:
+                if at < event.began:
+                    self._apply(change, keep_all)
+            self._pending[event.file] = [(at, change) for at, change in pending if at >= event.began]
         elif isinstance(event, _Link):
-            self._pending_names.append(event)
+            self._pending_names.append((number, event))
         elif isinstance(event, _SyncDirectory):
-            for link in self._pending_names:
-                if link.path.parent == event.path:
+            covered = [at < event.began and link.path.parent == event.path for at, link in self._pending_names]
+            for (_, link), is_covered in zip(self._pending_names, covered, strict=True):
+                if is_covered:
                     self._name(link)
-            self._pending_names = [link for link in self._pending_names if link.path.parent != event.path]
+            self._pending_names = [
+                pending for pending, is_covered in zip(self._pending_names, covered, strict=True) if not is_covered
+            ]
         elif isinstance(event, _MakeDirectory):
             self.directories.append(event.path)
         else:
@@ -313,9 +334,9 @@ class _Durable:
 
     def cut(self, survival: Survival) -> None:
         for changes in self._pending.values():
-            for change in changes:
+            for _, change in changes:
                 self._apply(change, survival)
-        for link in self._pending_names:
+        for _, link in self._pending_names:
             if survival():
                 self._name(link)
 
@@ -350,13 +371,18 @@ class _Durable:
 
 
 class RecordingDisk:
-    """A disk that writes down what is done under `root`, which must be made through it."""
+    """A disk that writes down what is done under `root`, which must be made through it.
+
+    Threads may use it at once. What gives or takes a name happens in the order in which it is recorded: else a file
+    that one thread is just making would be unknown to another that opens it, or two would be taken for one.
+    """
 
     def __init__(self, disk: Disk, root: Path) -> None:
         self.disk = disk
         self.recording = Recording(root)
         self._files: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._lock = threading.RLock()
 
     def record(self, event: _Event) -> None:
         with self._lock:
@@ -368,15 +394,15 @@ class RecordingDisk:
             return len(self.recording.events)
 
     def open(self, path: Path, *, create: bool = False, exclusive: bool = False, direct: bool = False) -> File:
-        new = not path.exists()
-        file = self.disk.open(path, create=create, exclusive=exclusive, direct=direct)
-        number = path.stat().st_ino
-        if new:
-            # A file system gives the number of an unlinked file to a new one.
-            with self._lock:
-                self._files[number] = len(self._files) + len(self.recording.events)
-            self.record(_Link(path, self._files[number]))
-        return RecordingFile(self, file, self._files[number])
+        with self._lock:
+            new = not path.exists()
+            file = self.disk.open(path, create=create, exclusive=exclusive, direct=direct)
+            inode = path.stat().st_ino
+            if new:
+                # A file system gives the number of an unlinked file to a new one.
+                self._files[inode] = next(self._numbers)
+                self.record(_Link(path, self._files[inode]))
+            return RecordingFile(self, file, self._files[inode])
 
     def read_file(self, path: Path) -> bytes:
         return self.disk.read_file(path)
@@ -393,18 +419,21 @@ class RecordingDisk:
         self.record(_MakeDirectory(path))
 
     def rename(self, source: Path, target: Path) -> None:
-        number = self._files[source.stat().st_ino]
-        self.disk.rename(source, target)
-        self.record(_Link(target, number))
-        self.record(_Link(source, None))
+        with self._lock:
+            number = self._files[source.stat().st_ino]
+            self.disk.rename(source, target)
+            self.record(_Link(target, number))
+            self.record(_Link(source, None))
 
     def unlink(self, path: Path) -> None:
-        self.disk.unlink(path)
-        self.record(_Link(path, None))
+        with self._lock:
+            self.disk.unlink(path)
+            self.record(_Link(path, None))
 
     def sync_directory(self, path: Path) -> None:
+        began = self.moment()
         self.disk.sync_directory(path)
-        self.record(_SyncDirectory(path))
+        self.record(_SyncDirectory(path, began))
 
     def exists(self, path: Path) -> bool:
         return self.disk.exists(path)
@@ -439,8 +468,9 @@ class RecordingFile:
         self._disk.record(_Write(self._number, offset, data))
 
     def sync(self) -> None:
+        began = self._disk.moment()
         self._file.sync()
-        self._disk.record(_Sync(self._number))
+        self._disk.record(_Sync(self._number, began))
 
     def allocate(self, length: int) -> None:
         before = self._file.size()

@@ -1,6 +1,7 @@
 """Stores for the tests: directories in place of drives, and a handle that several tests share."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class Place:
         return await open_local(
             self.drives, store=STORE, run=self.run, disk=disk or OsDisk(), randomness=Chance(), sizes=sizes
         )
+
+    def forget_views(self) -> None:
+        """As a power cut does: no view may be believed."""
+        for view in self.root.glob("drive*/meta/view-*"):
+            shutil.rmtree(view)
 
 
 def drive_id(number: int) -> DriveId:

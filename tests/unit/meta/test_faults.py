@@ -1,6 +1,8 @@
 """Disks that fail and fill up under the embedded engine."""
 
+import asyncio
 import errno
+import fcntl
 from pathlib import Path
 
 import lmdb
@@ -11,7 +13,9 @@ from holdfast.core.ranges import KeyRange
 from holdfast.drives.os_disk import OsDisk
 from holdfast.meta.interface import Delete, Put, Row
 from holdfast.meta.local import views
+from holdfast.meta.local.care import Care
 from holdfast.meta.local.engine import LocalMeta
+from holdfast.meta.local.mirror import Mirror
 from holdfast.meta.local.view import Transaction, View
 from holdfast.testing.faulty_disk import Fault, FaultyDisk
 from holdfast.testing.meta_suite import refusal, scan_all, token
@@ -76,6 +80,65 @@ async def test_a_commit_that_no_mirror_took_is_ambiguous_and_settled_later(tmp_p
         assert await keys(meta) == [b"a", b"b", b"c"]
     async with await place.open() as meta:
         assert await keys(meta) == [b"a", b"b", b"c"]
+
+
+async def test_a_segment_that_was_taken_back_is_not_written_to(
+    tmp_path: Path, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process begins a segment and fails; another takes it back and makes it anew; then the first goes on."""
+    monkeypatch.setattr(Care, "tend", lambda care: None)
+    place = Place(tmp_path, 1, 0).create()
+    too_much_for_the_rest_of_it = b"v" * 200_000
+    async with await place.open(disk) as meta, await place.open() as other:
+        await meta.commit([Put(b"a", b"v" * 100_000)], token=token(1))
+        disk.faults.append(Fault("write", "meta/log-", times=1))
+        await refusal(Ambiguous, meta.commit([Put(b"b", too_much_for_the_rest_of_it)], token=token(2)))
+        await other.commit([Put(b"c", too_much_for_the_rest_of_it)], token=token(3))
+        await meta.commit([Put(b"d", b"")], token=token(4))
+    place.forget_views()
+    async with await place.open() as meta:
+        assert await keys(meta) == [b"a", b"c", b"d"]
+
+
+async def test_a_log_that_was_wiped_takes_no_commits(five: Place) -> None:
+    """Files that were unlinked take writes like any others."""
+    async with await five.open() as meta:
+        await meta.commit([Put(b"a", b"")], token=token(1))
+        await meta.mend()
+        for path in five.root.glob("drive0/meta/log-*"):
+            path.unlink()
+        await meta.commit([Put(b"b", b"")], token=token(2))
+        assert next(iter(five.drives)) not in meta.status().mirrors
+
+
+def a_bug(*_: object) -> None:
+    raise KeyError("a bug")
+
+
+async def test_the_committer_survives_what_nobody_expected(five: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were its thread to end, every later commit would wait for ever."""
+    said: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with await five.open() as meta:
+        await meta.commit([Put(b"a", b"")], token=token(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Mirror, "write", a_bug)
+            await refusal(Ambiguous, meta.commit([Put(b"b", b"")], token=token(2)))
+        await meta.commit([Put(b"c", b"")], token=token(3))
+        assert await keys(meta) == [b"a", b"c"]
+    assert [repr(context["exception"]) for context in said] == ["KeyError('a bug')"]
+
+
+async def test_a_reader_that_was_cancelled_does_not_end_the_committer(five: Place) -> None:
+    """It had asked for a new view, and nobody waits for that any more."""
+    async with await five.open() as meta:
+        with five.run.joinpath("lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            asked = asyncio.wrap_future(meta._submit(lambda: None))
+            await asyncio.sleep(0.01)
+            asked.cancel()
+            await asyncio.sleep(0.01)
+        await meta.commit([Put(b"a", b"")], token=token(1))
 
 
 async def test_a_lost_mirror_without_witnesses_to_tell_is_not_acknowledged(tmp_path: Path, disk: FaultyDisk) -> None:

@@ -33,12 +33,6 @@ def forget_run(place: Place) -> None:
     shutil.rmtree(place.run)
 
 
-def forget_views(place: Place) -> None:
-    """As a power cut does: no view may be believed."""
-    for view in place.root.glob("drive*/meta/view-*"):
-        shutil.rmtree(view)
-
-
 def files(place: Place, pattern: str) -> list[Path]:
     return sorted(place.root.glob(f"drive*/meta/{pattern}"))
 
@@ -74,7 +68,7 @@ class TestRestart:
     async def test_a_view_is_made_again_from_the_log(self, five: Place) -> None:
         async with await five.open() as meta:
             await fill(meta, 50)
-        forget_views(five)
+        five.forget_views()
         async with await five.open() as meta:
             await check(meta, 50)
 
@@ -86,7 +80,7 @@ class TestRestart:
             await fill(meta, 10, 400, 900)
         assert len(files(five, "checkpoint-*")) == 3 * 2
         assert not files(five, "log-0000000000000001"), "the log that no checkpoint needs is dropped"
-        forget_views(five)
+        five.forget_views()
         async with await five.open() as meta:
             await check(meta, 410, 900)
 
@@ -96,7 +90,7 @@ class TestRestart:
             await meta.mend()
             await meta.mend()
         assert files(one, "checkpoint-*")
-        forget_views(one)
+        one.forget_views()
         async with await one.open() as meta:
             await check(meta, 1500, 900)
 
@@ -143,7 +137,7 @@ class TestLosses:
             status = meta.status()
             assert len(status.mirrors) == 3
             assert not set(status.mirrors) & {list(five.drives)[number] for number in lost}
-        forget_views(five)
+        five.forget_views()
         async with await five.open() as meta:
             await check(meta, 50)
 
@@ -169,7 +163,7 @@ class TestLosses:
                 await meta.mend()
                 await fill(meta, 10, 20 + 10 * number)
         # Both of the first mirrors are gone for good; now the third of the first, which leaves those brought up.
-        forget_views(five)
+        five.forget_views()
         async with await five.open() as meta:
             await check(meta, 40)
 
@@ -240,13 +234,13 @@ class TestRot:
             for path in (five.root / f"drive{number}" / "meta").glob(pattern):
                 path.write_bytes(bytes(len(path.read_bytes())))
         if "view" not in pattern:
-            forget_views(five)
+            five.forget_views()
         async with await five.open() as meta:
             await check(meta, 60)
             await fill(meta, 5, 60)
             await meta.verify()
             assert list(await meta.verify()) == []
-        forget_views(five)
+        five.forget_views()
         async with await five.open() as meta:
             await check(meta, 65)
 
@@ -269,7 +263,7 @@ class TestRot:
                 flip(path, 10 * 4096 + 20)
             assert [finding.repaired for finding in await meta.verify()] == [True]
             assert await meta.verify() == []
-        forget_views(five)
+        five.forget_views()
         async with await five.open() as meta:
             await check(meta, 30)
 
@@ -278,7 +272,16 @@ class TestRot:
             await fill(meta, 30)
         [path] = files(one, "log-*")
         flip(path, 10 * 4096 + 20)
-        forget_views(one)
+        one.forget_views()
+        await refusal(Corrupt, one.open())
+
+    async def test_a_lost_beginning_of_a_segment_is_not_passed_over(self, one: Place) -> None:
+        async with await one.open() as meta:
+            await fill(meta, 80, size=1500)
+        segments = files(one, "log-*")
+        assert len(segments) > 1
+        flip(segments[-1], 20)
+        one.forget_views()
         await refusal(Corrupt, one.open())
 
     async def test_a_view_that_rots_while_running_is_found(self, five: Place) -> None:
@@ -317,7 +320,7 @@ class TestRoster:
             assert drives[0][0] in meta.status().mirrors
             await fill(meta, 20, 40)
         shutil.rmtree(tmp_path / "drive0")
-        forget_views(large)
+        large.forget_views()
         forget_run(large)
         async with await large.open() as meta:
             await check(meta, 60)
@@ -363,7 +366,7 @@ class TestBackup:
                 assert len(rows) == 40
                 await meta.commit([Put(b"more", b"")], token=token(8))
                 await meta.verify()
-            forget_views(target)
+            target.forget_views()
 
     async def test_a_damaged_backup_is_refused(self, one: Place, tmp_path: Path) -> None:
         async with await one.open() as meta:

@@ -20,10 +20,6 @@ from holdfast.testing.faulty_disk import RecordingDisk, Survival, keep_all, lose
 from holdfast.testing.meta_suite import scan_all, token
 from tests.unit.meta.stores import STORE, Place
 
-# About one run in ten of these hangs, or finds a mirror that cannot be read to its end. Why is not known yet
-# (docs/known-limits.md); until it is, they belong to the long proofs, where they go on failing in sight.
-pytestmark = pytest.mark.soak
-
 TINY = Sizes(segment=24 * 1024, reserve=4096, log=96 * 1024)
 
 

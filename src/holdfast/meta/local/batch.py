@@ -1,7 +1,8 @@
 """A batch: the commits that one holder of the store's lock makes durable with one record."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from holdfast.core.errors import Full, HoldfastError, PreconditionFailed
 from holdfast.meta.interface import Expectation
@@ -9,8 +10,7 @@ from holdfast.meta.local.log import LoggedChange
 from holdfast.meta.local.view import Transaction, View
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """One commit, as the committer takes it in hand."""
 
     token: bytes

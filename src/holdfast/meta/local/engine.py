@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 
 import lmdb
 
-from holdfast.core.errors import Corrupt, HoldfastError, NotFound, Unavailable
+from holdfast.core.errors import Ambiguous, Corrupt, HoldfastError, NotFound, Unavailable
 from holdfast.core.ids import DriveId, Token
 from holdfast.core.ranges import KeyRange
 from holdfast.meta.interface import Change, Expectation, Fold, Page, Put, Row
@@ -26,7 +26,7 @@ from holdfast.meta.limits import check_commit, check_key, check_scan
 from holdfast.meta.local.batch import Commit, Outcome
 from holdfast.meta.local.care import Care, Finding
 from holdfast.meta.local.log import BATCH_MAX_BYTES, BATCH_MAX_COUNT
-from holdfast.meta.local.run import Run
+from holdfast.meta.local.run import CLEAN, Run
 from holdfast.meta.local.store import Store
 from holdfast.meta.local.view import View, open_view
 
@@ -208,18 +208,30 @@ class LocalMeta:
             return self._store.commit([waiting.commit for waiting in batch])
         except HoldfastError as error:
             return [type(error)(str(error)) for _ in batch]
-        except (OSError, lmdb.Error) as error:
-            return [Unavailable(f"the metadata cannot be written: {error}") for _ in batch]
+        except Exception as error:  # noqa: BLE001  this thread must live on: nobody else would answer who waits
+            # Until the mark is gone, the record that it speaks of may still take effect.
+            kind = Unavailable if self._run.dirty == CLEAN else Ambiguous
+            if not isinstance(error, OSError | lmdb.Error):
+                self._tell(error)
+            return [kind(f"the metadata cannot be written: {error!r}") for _ in batch]
 
     def _work(self, work: _Work) -> None:
+        if not work.future.set_running_or_notify_cancel():
+            # Who asked for it was cancelled.
+            return
         try:
             result = work.action()
-        except (HoldfastError, OSError) as error:
-            work.future.set_exception(error)
         except lmdb.Error as error:
             work.future.set_exception(Unavailable(f"the metadata view failed: {error}"))
+        except Exception as error:  # noqa: BLE001  it goes to who waits for it; this thread must live on
+            work.future.set_exception(error)
         else:
             work.future.set_result(result)
+
+    def _tell(self, error: Exception) -> None:
+        """Say what should not have happened where the event loop says such things."""
+        context = {"message": "committing metadata failed in a way that nobody expected", "exception": error}
+        self._loop.call_soon_threadsafe(self._loop.call_exception_handler, context)
 
     # Upkeep.
 

@@ -8,11 +8,11 @@ not follow from the one before it, and so is not there. The chain begins at a ha
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
 from blake3 import blake3
+from msgspec import Struct
 
 from holdfast.core.errors import Corrupt
 from holdfast.core.ids import RANDOM_ID_BYTES, Buffer, StoreId
@@ -45,8 +45,7 @@ LoggedCommit = tuple[bytes, Sequence[LoggedChange]]
 """A token, and the changes that it stands on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One batch of commits, as it was read and verified."""
 
     epoch: int

@@ -8,7 +8,9 @@ nothing, so it is not read as records). `reserve` only takes up room, and is giv
 Errors are OSError: the caller drops the mirror.
 """
 
+import errno
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,16 +87,16 @@ class Mirror:
         self.use(position.segment)
         return self._length - position.offset
 
-    def is_in_place(self, segment: int) -> bool:
-        """Whether the segment in use is still the file of that name: an unlinked file takes writes like any other."""
-        return self.use(segment).is_at(self.path / segment_name(segment))
-
     def write(self, segment: int, offset: int, buffers: Sequence[Buffer]) -> None:
         self.use(segment).write(buffers, offset)
 
     def sync(self) -> None:
+        """Put what was written on stable storage. OSError(ESTALE) when it went into a file that is no segment any more:
+        the drive was wiped, or another process took back the segment and made it anew."""
         assert self._file is not None
         self._file.sync()
+        if not self._file.is_at(self.path / segment_name(self._segment)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self.path / segment_name(self._segment)))
 
     def read_next(self, position: Position, segment: int, offset: int) -> Record | None:
         """The record that follows `position`, if it lies at `offset` of `segment`."""
@@ -188,20 +190,32 @@ class Mirror:
             self._disk.unlink(self.path / RESERVE_NAME)
 
     def _fill(self, name: str, length: int, *, written: bool) -> None:
+        """Make a file that takes up room, unless it is there or somebody else is making it.
+
+        Upkeep and a committer, of any process, may come here at once. Whoever goes on writing zeros into a file that
+        the other has finished writes them over the records for which it was taken meanwhile. So only who holds the
+        lock of the unfinished file, and finds it still under that name, writes to it or gives it another.
+        """
         path = self.path / name
         if self._disk.exists(path):
             return
         unfinished = self.path / f"{name}.new"
         file = self._disk.open(unfinished, create=True)
         try:
+            try:
+                file.lock(exclusive=True)
+            except BlockingIOError:
+                return
+            if not file.is_at(unfinished):
+                return
             file.allocate(length)
             zeros = bytes(_FILL_BYTES)
             for offset in range(0, length if written else 0, _FILL_BYTES):
                 file.write((zeros[: length - offset],), offset)
             file.sync()
+            self._disk.rename(unfinished, path)
         finally:
             file.close()
-        self._disk.rename(unfinished, path)
         self._disk.sync_directory(self.path)
 
     def forget_before(self, sequence: int) -> None:
@@ -224,15 +238,20 @@ class Mirror:
         """
         if any(segment > position.sequence + 1 for segment in self.segments()):
             return True
+        places = dict.fromkeys(((position.segment, position.offset), (position.sequence + 1, 0)))
+        return any(self._holds_later(segment, offset, position.sequence + 1) for segment, offset in places)
+
+    def _holds_later(self, segment: int, offset: int, sequence: int) -> bool:
+        """Whether a segment has, from an offset on, the header of a record with a higher sequence."""
         try:
-            file = self.use(position.segment)
+            file = self.use(segment)
         except FileNotFoundError:
             return False
         head = bytearray(HEADER_BYTES)
-        for offset in range(position.offset, self._length, ALIGN_BYTES):
-            if file.read_into(memoryview(head), offset) == HEADER_BYTES and _sequence(head) > position.sequence + 1:
-                return True
-        return False
+        return any(
+            file.read_into(memoryview(head), at) == HEADER_BYTES and _sequence(head) > sequence
+            for at in range(offset, self._length, ALIGN_BYTES)
+        )
 
     def close(self) -> None:
         if self._file is not None:

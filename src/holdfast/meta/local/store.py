@@ -183,9 +183,10 @@ class Store:
         state = self.run.read_state()
         before = self._state
         self._state = state
+        if self._mirrors is not None:
+            # Also where the mirrors are the same: whoever put things right may have taken back a segment that is open.
+            self._mirrors.close()
         if before is None or before.mirrors != state.mirrors:
-            if self._mirrors is not None:
-                self._mirrors.close()
             paths = self.paths
             self._mirrors = self._mirror_set([self._mirror(DriveId(drive), paths) for drive in state.mirrors])
         if self._view is None or str(self._view.path) != state.view:
@@ -460,6 +461,13 @@ class Store:
         mirrors = [mirror for mirror in self._reachable(testimony, newest) if mirror.drive not in heirs]
         if not mirrors:
             raise Unavailable("the last mirror of the metadata cannot be given up")
+        # An heir may have its own place already, by a change of the roster that was cut off: nobody counts twice.
+        roster = tuple(dict.fromkeys(heirs.get(DriveId(drive), drive) for drive in newest.roster))
+        if len(roster) <= newest.losses:
+            raise Unavailable(
+                f"{len(roster)} drives are too few for metadata of which {newest.losses} may be lost: give each lost"
+                " drive an heir that is not a drive of the store yet"
+            )
         while True:
             # Commits may follow from here on, so first of all this epoch must be the one that every start sees.
             accepted = establish(
@@ -469,7 +477,7 @@ class Store:
                 msgspec.structs.replace(
                     newest,
                     mirrors=tuple(mirror.drive for mirror in mirrors),
-                    roster=tuple(heirs.get(DriveId(drive), drive) for drive in newest.roster),
+                    roster=roster,
                 ),
                 self.pool,
                 lost=tuple(heirs),

@@ -83,7 +83,11 @@ def decode_witness(raw: bytes) -> Witness:
     except msgspec.MsgspecError as error:
         raise Corrupt("a witness is not well formed") from error
     ids = (witness.store, witness.drive, *witness.mirrors, *witness.roster)
-    if any(len(name) != RANDOM_ID_BYTES for name in ids) or not set(witness.mirrors) <= set(witness.roster):
+    if (
+        any(len(name) != RANDOM_ID_BYTES for name in ids)
+        or not set(witness.mirrors) <= set(witness.roster)
+        or len(set(witness.roster)) < len(witness.roster)
+    ):
         raise Corrupt("a witness contradicts itself")
     if min(witness.promised, witness.epoch, witness.losses, witness.metacopies, witness.sequence) < 0:
         raise Corrupt("a witness counts below zero")
@@ -204,6 +208,7 @@ def establish(
     Returns what was accepted. Raises Unavailable when too few drives can be written: then nothing may be committed
     before another call succeeds. Only under the store's lock, with a testimony that was heard under it.
     """
+    assert len(set(proposal.roster)) == len(proposal.roster), "a drive counts once"
     old = testimony.newest
     number = testimony.highest + 1
     drives = [DriveId(drive) for drive in dict.fromkeys((*old.roster, *proposal.roster)) if drive in paths]
