@@ -16,7 +16,8 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from holdfast.cluster.latency import Latency
 from holdfast.cluster.proof import Proven, prove
@@ -42,8 +43,7 @@ NO_FRAGMENT = -1
 INLINE_MAX_BYTES = 256 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """A fragment that is not as it should be, found while reading."""
 
     index: int

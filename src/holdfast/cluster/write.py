@@ -12,7 +12,8 @@ Rules.
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from holdfast.cluster.slow import SlowDrives
 from holdfast.core.clock import Clock
@@ -35,8 +36,7 @@ SLOW_WRITER_SECONDS = 5.0
 WRITE_TIMEOUT_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """A block that is durable to its quorum."""
 
     missing: tuple[int, ...]

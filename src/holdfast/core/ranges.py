@@ -1,13 +1,13 @@
 """Half-open ranges, of bytes in an object and of keys in the metadata."""
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from holdfast.core.errors import InvalidRequest
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(Struct, frozen=True):
     """Bytes `start` to `end`, `end` not included. Never empty."""
 
     start: int
@@ -47,8 +47,7 @@ def parse_range(text: str, size: int) -> ByteRange | None:
     return ByteRange(start, end)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRange:
+class KeyRange(Struct, frozen=True):
     """Row keys from `start`, included, to `end`, not included. `end` None is the end of the map."""
 
     start: bytes = b""

@@ -5,7 +5,8 @@ tag moved to another block's fragment is noticed by whoever compares. Upkeep is 
 """
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from holdfast.core.errors import Corrupt
 from holdfast.core.ids import BLOCK_ID_BYTES, RANDOM_ID_BYTES, BlockId, Buffer, ContentId
@@ -23,8 +24,7 @@ assert TAG_BYTES <= 255
 _ASSOCIATED = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(Struct, frozen=True):
     """What an opened tag says."""
 
     content: ContentId

@@ -13,8 +13,9 @@ Guarantees, for every implementation (`testing.drive_suite` holds them to it):
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from holdfast.core.ids import BlockId, Buffer, DriveId
 from holdfast.core.ranges import ByteRange
@@ -27,8 +28,7 @@ class FragmentKey(NamedTuple):
     index: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody needs here
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
+class Fragment(Struct, frozen=True):
     """What one drive holds of a block."""
 
     key: FragmentKey
@@ -41,8 +41,7 @@ class Fragment:
     payload: Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class FragmentPart:
+class FragmentPart(Struct, frozen=True):
     """A range of a fragment's payload, rounded out to whole leaves, with what checks it."""
 
     key: FragmentKey
@@ -56,8 +55,7 @@ class FragmentPart:
     data: Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class FragmentInfo:
+class FragmentInfo(Struct, frozen=True):
     """A line of a drive's listing."""
 
     key: FragmentKey
@@ -65,8 +63,7 @@ class FragmentInfo:
     tag: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DriveUsage:
+class DriveUsage(Struct, frozen=True):
     """Bytes of the drive, as the drive sees them."""
 
     total: int

@@ -10,10 +10,10 @@ along the segment; the first begins and the last ends on a 4 KiB boundary. `sequ
 across segments: the highest is the truth. A record that compaction moves keeps its sequence.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 from holdfast.core.errors import Corrupt
@@ -58,8 +58,7 @@ class Kind(IntEnum):
     """Reserved: an owner's statement that a fragment must be kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a record lies, and that it is this one: what the index keeps of it."""
 
     segment: bytes
@@ -68,8 +67,7 @@ class Place:
     """Bytes from its start to the next record, padding included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """All of a record but its payload."""
 
     kind: Kind

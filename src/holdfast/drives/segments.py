@@ -11,10 +11,10 @@ check out too, while a bad record anywhere else is rot, kept in view as damage.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct, error
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 from holdfast.core.disk import File
@@ -65,8 +65,7 @@ TRAILER_BYTES = _TRAILER.size + _CHECKSUM.size
 SUFFIX = ".segment"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """What the index needs to know of a record; a line of a footer."""
 
     kind: Kind
@@ -78,8 +77,7 @@ class Entry:
     tag: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(msgspec.Struct, frozen=True):
     """A segment as it was read back."""
 
     entries: list[Entry]

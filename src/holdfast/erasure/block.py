@@ -9,7 +9,8 @@ the GIL. Payloads may be views into the sealed block that was given: it must not
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from holdfast.core.errors import Corrupt, InvalidRequest, NotEnoughFragments
 from holdfast.core.ids import Buffer
@@ -32,8 +33,7 @@ from holdfast.erasure.commitment import (
 PIECE_WORTH_CODING_BYTES = 8 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class CodedBlock:
+class CodedBlock(Struct, frozen=True):
     """A block ready to be written.
 
     `payloads` and `leaves` have one entry per fragment, in order; for copies all are the same objects.

@@ -4,8 +4,9 @@ Rule: a `Code` that exists can lose any m of its fragments. The matrix [1/(i+j)]
 k and m; the matrix of powers (Vandermonde) has it only within VANDERMONDE_K_MAX, and whatever lies outside is refused.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from holdfast.core.errors import InvalidRequest
 from holdfast.core.ids import BlockId
@@ -37,8 +38,7 @@ VANDERMONDE_K_MAX = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(Struct, frozen=True):
     """k fragments rebuild a block of k+m; a copy is a code with k = 1 whose fragments are all the same."""
 
     matrix: Matrix
@@ -79,8 +79,7 @@ def erasure(k: int, m: int, matrix: Matrix = Matrix.CAUCHY) -> Code:
     return Code(matrix, k, m)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRef:
+class BlockRef(Struct, frozen=True):
     """All that is needed to find and rebuild a sealed block, and nothing that helps to read it."""
 
     id: BlockId

@@ -12,9 +12,9 @@ docs/formats/commitment.md spells the bytes.
 """
 
 import struct
-from dataclasses import dataclass
 
 from blake3 import blake3
+from msgspec import Struct
 
 from holdfast.core.errors import Corrupt, InvalidRequest
 from holdfast.core.ids import BlockId, Buffer
@@ -65,8 +65,7 @@ def block_id(commitment: bytes) -> BlockId:
     return BlockId(blake3(commitment, key=BLOCK_KEY).digest())
 
 
-@dataclass(frozen=True, slots=True)
-class Commitment:
+class Commitment(Struct, frozen=True):
     """What a block's id commits to.
 
     `code` has m = 0 for copies. `roots` has k+m entries of HASH_BYTES, one for copies. `length` is that of the sealed

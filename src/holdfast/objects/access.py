@@ -7,8 +7,9 @@ any.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from holdfast.core.errors import AccessDenied
 
@@ -31,12 +32,11 @@ EVERY_BUCKET = "*"
 """In place of a bucket's name: all there are, and all that will be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """What one key may do."""
 
     root: bool = False
-    grants: Mapping[str, Permissions] = field(default_factory=dict)
+    grants: Mapping[str, Permissions] = {}
     """By bucket, those of EVERY_BUCKET not added in."""
 
     def allows(self, bucket: str, needed: Permissions) -> bool:

@@ -5,9 +5,9 @@ deleted and made again is another one, and nothing of the old can show in it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed
@@ -30,8 +30,7 @@ from holdfast.objects.rows import (
 ATTEMPTS_MAX_COUNT = 16
 
 
-@dataclass(frozen=True, slots=True)
-class OpenBucket:
+class OpenBucket(Struct, frozen=True):
     """A bucket's row as it was read, and what a commit expects that relies on it."""
 
     name: str

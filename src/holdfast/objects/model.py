@@ -1,8 +1,9 @@
 """What the product's own API speaks of: buckets, objects, versions, uploads. Values only, no behaviour."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from holdfast.core.ids import Buffer
 
@@ -21,25 +22,22 @@ class Versioning(StrEnum):
     SUSPENDED = "suspended"
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(Struct, frozen=True):
     name: str
     created_ns: int
     versioning: Versioning
     region: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Digests:
+class Digests(Struct, frozen=True):
     """Hashes of a body as it arrived, in raw bytes, by name: "md5" always, and whatever else was asked for."""
 
     size: int
     values: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(Struct, frozen=True):
     """One version of one object."""
 
     key: str
@@ -51,24 +49,23 @@ class ObjectInfo:
     etag: str
     """Without quotes: the MD5 in hex, or for multipart the MD5 of the parts' MD5s and "-" and their number."""
     modified_ns: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     """System metadata as it is answered: lower-case names such as "content-type", "cache-control"."""
-    user_metadata: Mapping[str, str] = field(default_factory=dict)
+    user_metadata: Mapping[str, str] = {}
     """`x-amz-meta-*`, lower-case, without that prefix."""
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = {}
     """By algorithm in lower case ("crc32c", "sha256", ...), base64, with "-N" behind a composite one."""
     parts: tuple[int, ...] = ()
     """Sizes of the parts of a multipart object, in order; empty for one that was put whole."""
-    part_checksums: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    part_checksums: Mapping[str, Sequence[str]] = {}
     """By algorithm, the checksums of those parts, as far as all of them have one."""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = {}
     number: int = 0
     """1 for the first version of the key, then one more than the newest; delete markers count. A number stays with its
     version whatever becomes of the others, and versions that keep nothing of what they replace still count on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(Struct, frozen=True):
     """What must hold of the current version for a write to go on; decided in the commit, exact under any race."""
 
     if_none_match: bool = False
@@ -82,10 +79,9 @@ class Conditions:
 NO_CONDITIONS = Conditions()
 
 
-@dataclass(frozen=True, slots=True)
-class PutOptions:
-    headers: Mapping[str, str] = field(default_factory=dict)
-    user_metadata: Mapping[str, str] = field(default_factory=dict)
+class PutOptions(Struct, frozen=True):
+    headers: Mapping[str, str] = {}
+    user_metadata: Mapping[str, str] = {}
     conditions: Conditions = NO_CONDITIONS
     digests: tuple[str, ...] = ()
     """Further hashes to compute while the body streams by: names as in hashlib, "crc32", "crc32c", "crc64nvme"."""
@@ -94,13 +90,12 @@ class PutOptions:
     stored then); returns the checksums to keep with the object (`ObjectInfo.checksums`)."""
     size: int | None = None
     """The body's length when it is known in advance; a body of another length is refused."""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = {}
     checksum: tuple[str, str] | None = None
     """Of an upload in parts: algorithm and type of the checksum that it is to have."""
 
 
-@dataclass(frozen=True, slots=True)
-class CopySource:
+class CopySource(Struct, frozen=True):
     """What to copy: a version of an object, the newest unless one is named."""
 
     bucket: str
@@ -110,8 +105,7 @@ class CopySource:
     """Called with the source as it was found; raises to refuse."""
 
 
-@dataclass(frozen=True, slots=True)
-class CopyOptions:
+class CopyOptions(Struct, frozen=True):
     """What a copy has instead of what its source has; None is as the source."""
 
     headers: Mapping[str, str] | None = None
@@ -123,8 +117,7 @@ class CopyOptions:
     """Of the version that the copy replaces."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(Struct, frozen=True):
     """What a deletion came to."""
 
     version: str | None
@@ -134,8 +127,7 @@ class Deleted:
     existed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """A page of a listing, in key order, folded prefixes in their place among the objects."""
 
     objects: tuple[ObjectInfo, ...]
@@ -144,33 +136,29 @@ class Listing:
     """Opaque continuation; None when this was the last page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     number: int
     size: int
     etag: str
     modified_ns: int
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """A copy, and the version that it was made of."""
 
     made: ObjectInfo
     source: ObjectInfo
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedPart:
+class CopiedPart(Struct, frozen=True):
     """A part that was copied, and the version that it was made of."""
 
     made: Part
     source: ObjectInfo
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(Struct, frozen=True):
     key: str
     id: str
     created_ns: int
@@ -178,21 +166,19 @@ class Upload:
     """Algorithm and type that were asked for when it was started. Not in listings."""
 
 
-@dataclass(frozen=True, slots=True)
-class UploadPage:
+class UploadPage(Struct, frozen=True):
     uploads: tuple[Upload, ...]
     prefixes: tuple[str, ...]
     resume: tuple[str, str] | None
     """Key marker and upload-id marker of the next page."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompletedPart:
+class CompletedPart(Struct, frozen=True):
     """A part as the client names it when it completes an upload."""
 
     number: int
     etag: str
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = {}
 
 
 Body = Buffer | AsyncIterator[Buffer]

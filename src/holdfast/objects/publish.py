@@ -6,9 +6,9 @@ change, never between.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError, PreconditionFailed
@@ -38,8 +38,7 @@ from holdfast.objects.versions import (
 ATTEMPTS_MAX_COUNT = 200
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     """A key as it was read: its newest version and what a commit expects that relies on it."""
 
     row_key: bytes

@@ -8,11 +8,11 @@ client whose connection broke may ask again and is answered the same.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import msgspec
 from blake3 import blake3
+from msgspec import Struct
 
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import InvalidRequest, NotFound, PreconditionFailed
@@ -65,8 +65,7 @@ PART_EXTENTS_MAX_COUNT = 4096
 EXTENTS_MAX_COUNT = 32_768
 
 
-@dataclass(frozen=True, slots=True)
-class OpenUpload:
+class OpenUpload(Struct, frozen=True):
     bucket: OpenBucket
     key: bytes
     id: bytes
@@ -74,8 +73,7 @@ class OpenUpload:
     expectation: HasToken
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPart:
+class StoredPart(Struct, frozen=True):
     number: int
     row: PartRow
     expectation: HasToken

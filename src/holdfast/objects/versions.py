@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import msgspec
+from msgspec import Struct
 
 from holdfast.core.errors import InvalidRequest
 from holdfast.core.ids import ContentId
@@ -23,8 +24,7 @@ _SEQUENCE_BYTES = 8
 NO_CHECKSUMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A new version, before it is known where in its key's history it will stand."""
 
     size: int
@@ -37,7 +37,7 @@ class Draft:
     inline: bytes
     unique: bytes
     delete_marker: bool = False
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from holdfast.core.errors import NodeDown
 from holdfast.core.ids import DriveId
@@ -67,7 +69,7 @@ class FaultyDrive:
         if key in self.trouble.corrupt and len(part.data):
             data = bytearray(part.data)
             data[len(data) // 2] ^= 1
-            return replace(part, data=bytes(data))
+            return msgspec.structs.replace(part, data=bytes(data))
         return part
 
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:

@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass, field
 
 from blake3 import blake3
+from msgspec import Struct
 
 from holdfast.core.errors import Corrupt, InvalidRequest
 from holdfast.core.ids import BLOCK_ID_BYTES, BlockId, Buffer, ContentId
@@ -70,8 +71,7 @@ class WalkRoot:
     """The root's walk key W. Says nothing of R."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A root entry and how to find its blocks."""
 
     root: RootEntry

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from holdfast.core.errors import Corrupt, InvalidRequest
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import BLOCK_MAX_BYTES, KIB
@@ -36,8 +38,7 @@ _OPENED_INLINE_BYTES = 64 * KIB
 _POOLED_FROM_BYTES = 128 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(Struct, frozen=True):
     """`length` plain bytes of a tree, from `skip` on. Multipart objects are lists of these."""
 
     root: RootEntry

@@ -7,6 +7,8 @@ the walk and is stopped can walk again: what names the rest is still there.
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.crypto.blocks import BlockSealer
 from holdfast.erasure import BlockRef
@@ -15,8 +17,7 @@ from holdfast.tree.node import Node, open_node
 from holdfast.tree.store import BlockStore, make_position, split_position
 
 
-@dataclass(frozen=True, slots=True)
-class WalkedBlock:
+class WalkedBlock(Struct, frozen=True):
     """A block of a tree."""
 
     ref: BlockRef

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from blake3 import blake3
+from msgspec.structs import replace
 
 from holdfast.cluster import Cluster
 from holdfast.cluster.heal import Healer

@@ -1,8 +1,7 @@
 """Whatever a drive answers, only what the block's id commits to comes out."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from holdfast.cluster.proof import check_part, prove
 from holdfast.core.errors import Corrupt

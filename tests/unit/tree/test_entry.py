@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,8 +109,8 @@ def test_what_is_beyond_the_limits_is_corrupt() -> None:
     for wrong in (
         replace(ROOT, size=SIZE_MAX_BYTES + 1),
         replace(ROOT, depth=DEPTH_MAX + 1),
-        replace(ROOT, ref=replace(ROOT.ref, length=0)),
-        replace(ROOT, ref=replace(ROOT.ref, length=SEALED_BLOCK_MAX_BYTES + 1)),
+        replace(ROOT, ref=msgspec.structs.replace(ROOT.ref, length=0)),
+        replace(ROOT, ref=msgspec.structs.replace(ROOT.ref, length=SEALED_BLOCK_MAX_BYTES + 1)),
     ):
         with pytest.raises(Corrupt):
             decode_root(encode_root(wrong))

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -254,7 +255,7 @@ async def test_every_lie_in_the_root_is_caught(threads: SealingThreads) -> None:
         replace(root, key=bytes(32)),
         replace(root, key=root.walk_root().key),
         replace(root, ref=small.ref),
-        replace(root, ref=replace(root.ref, length=root.ref.length + 1)),
+        replace(root, ref=msgspec.structs.replace(root.ref, length=root.ref.length + 1)),
         replace(small, size=2**50),
         replace(small, size=999),
         replace(small, size=1001),

@@ -8,6 +8,8 @@ from email.utils import format_datetime
 from functools import lru_cache
 from urllib.parse import quote, unquote, unquote_to_bytes
 
+from msgspec import Struct
+
 from holdfast.core.errors import InvalidName
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KEY_MAX_BYTES
@@ -41,8 +43,7 @@ class Answer:
     """Content-Length is among the headers; otherwise it is that of `body`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A request that was routed to a verb: signed, but for a form, whose signature is in its body."""
 
     store: Store

@@ -11,10 +11,10 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hmac import compare_digest
 
 from awscrt import checksums as crt
+from msgspec import Struct
 
 from holdfast.gateways.s3.chunked import ChunkDecoder
 from holdfast.gateways.s3.errors import S3Error, not_implemented
@@ -30,8 +30,7 @@ _PREFIX = "x-amz-checksum-"
 _MD5_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class BodyChecks:
+class BodyChecks(Struct, frozen=True):
     """What one body was announced to be."""
 
     md5: bytes | None = None

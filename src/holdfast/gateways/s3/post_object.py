@@ -6,7 +6,6 @@ policy the form is anonymous, and refused.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from holdfast.core.limits import PART_MAX_BYTES
@@ -29,8 +28,7 @@ _HEADERS: Mapping[str, str] = {"acl": "x-amz-acl"}
 _SIGNATURE_FIELDS = frozenset(("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"))
 
 
-@dataclass(frozen=True, slots=True)
-class FormCall(Call):
+class FormCall(Call, frozen=True):
     """A form whose head was read, and whose signer allows what it asks for: the key is the form's, and its fields
     stand in place of headers."""
 

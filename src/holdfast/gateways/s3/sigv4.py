@@ -12,12 +12,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from msgspec import Struct
 
 from holdfast.core.errors import NotFound
 from holdfast.core.limits import CLOCK_SKEW_MAX_SECONDS, PRESIGN_MAX_SECONDS
@@ -62,8 +63,7 @@ class Credentials(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SignedRequest:
+class SignedRequest(Struct, frozen=True):
     """What of a request is signed, as it came over the wire."""
 
     method: str
@@ -106,8 +106,7 @@ def signing_key(secret: str, date: str, region: str) -> SigningKey:
     return SigningKey(key)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """A request whose signature was checked, and what is needed to check the chunks of its body."""
 
     access_key: str

@@ -1,11 +1,11 @@
 """Signatures: AWS's published examples, and everything that must be refused."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from holdfast.gateways.s3.call import split_query
 from holdfast.gateways.s3.errors import S3Error
