@@ -13,6 +13,7 @@ Rules.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from holdfast.core.clock import Randomness
 from holdfast.core.errors import InvalidRequest
@@ -21,7 +22,9 @@ from holdfast.core.limits import KIB, MIB, ROW_VALUE_MAX_BYTES
 from holdfast.core.ranges import KeyRange
 from holdfast.crypto.envelope import OVERHEAD_BYTES, EnvelopeOpener, EnvelopeSealer, UnknownEpoch
 from holdfast.crypto.keyring import Keyring, Purpose
-from holdfast.meta.interface import Change, Expectation, Fold, Meta, Page, Put, Row
+from holdfast.meta.interface import Change, Expectation, Fold, Folded, Meta, Page, Put, Row
+
+T = TypeVar("T", Folded, None)
 
 VALUE_MAX_BYTES = ROW_VALUE_MAX_BYTES - OVERHEAD_BYTES
 """The longest value that fits a row once it is sealed."""
@@ -75,17 +78,11 @@ class SealedMeta:
             return self._opened(row)
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Row | None]:
-        turn = _Turn()
-        rows = await self._inner.get_many(keys)
-        return [None if row is None else await self._opened_in_turn(row, turn) for row in rows]
+        return await self._open_each(await self._inner.get_many(keys))
 
     async def scan(self, range: KeyRange, *, limit: int, fold: Fold | None = None, values: bool = True) -> Page:
         page = await self._inner.scan(range, limit=limit, fold=fold, values=values)
-        if not values:
-            return page
-        turn = _Turn()
-        entries = [await self._opened_in_turn(it, turn) if isinstance(it, Row) else it for it in page.entries]
-        return Page(tuple(entries), page.resume)
+        return Page(tuple(await self._open_each(page.entries)), page.resume) if values else page
 
     async def commit(self, changes: Sequence[Change], expecting: Sequence[Expectation] = (), *, token: Token) -> None:
         turn = _Turn()
@@ -103,14 +100,21 @@ class SealedMeta:
     async def close(self) -> None:
         await self._inner.close()
 
-    async def _opened_in_turn(self, row: Row, turn: "_Turn") -> Row:
-        if turn.is_over(len(row.value)):
-            await asyncio.sleep(0)
-        try:
-            return self._opened(row)
-        except UnknownEpoch:
-            await self._renew_keys()
-            return self._opened(row)
+    async def _open_each(self, found: Iterable[Row | T]) -> list[Row | T]:
+        """Rows opened, whatever else is among them as it is. A loop without awaits: a page has a thousand rows."""
+        turn = _Turn()
+        opened: list[Row | T] = []
+        for entry in found:
+            if isinstance(entry, Row):
+                if turn.is_over(len(entry.value)):
+                    await asyncio.sleep(0)
+                try:
+                    entry = self._opened(entry)
+                except UnknownEpoch:
+                    await self._renew_keys()
+                    entry = self._opened(entry)
+            opened.append(entry)
+        return opened
 
     def _opened(self, row: Row) -> Row:
         if row.key.startswith(self._plain):
