@@ -47,6 +47,10 @@ _RETRY_SECONDS = 1.0
 _SERVER = "Holdfast"
 _LOGGER = logging.getLogger(__name__)
 
+# Of requests that are no HTTP aiohttp would tell with a traceback each; whoever sends them is told by a 400.
+_PROTOCOL_LOGGER = logging.getLogger(f"{__name__}.protocol")
+_PROTOCOL_LOGGER.setLevel(logging.CRITICAL)
+
 
 def check_free(host: str, port: int) -> None:
     """Raises Unavailable when another program has the port: workers, who share it, would not notice."""
@@ -75,6 +79,7 @@ class Listener:
         """Serve, or wait for the port, until cancelled; then requests in flight are let end."""
         http = web.Server(
             self._handle,
+            logger=_PROTOCOL_LOGGER,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -103,8 +108,10 @@ class Listener:
         exchange = _Exchange(request, self._clock)
         try:
             await self._application(exchange.scope(), exchange.receive, exchange.send)
-        except HoldfastError:
-            pass  # the application has said what broke off
+        except (HoldfastError, ConnectionError):
+            pass  # the application has said what broke off; of a client that left there is nothing to say
+        except Exception:  # the top of a request: a bug, which the client sees as a broken connection
+            _LOGGER.exception("a request failed")
         finally:
             if not exchange.ended and request.transport is not None:
                 request.transport.abort()
