@@ -6,6 +6,7 @@ compress, the first of them the object's number, so that one object cannot pass 
 """
 
 import itertools
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from urllib.parse import quote
 from bench.loop import Request
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB, MIB
-from holdfast.testing.s3_client import S3Client, amz_date, parse_listing
+from holdfast.testing.s3_client import S3Client, amz_date
 from holdfast.testing.signing import (
     CHUNKED,
     EMPTY_SHA256,
@@ -29,6 +30,8 @@ from holdfast.testing.signing import (
 )
 
 BUCKET = "bench"
+
+NEXT_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)<")
 
 # Up to here a request travels as one piece, head and body.
 SMALL_MAX_BYTES = 64 * KIB
@@ -240,8 +243,9 @@ def lists(target: Target, connection: int, connections: int) -> Iterator[Request
     token: list[str | None] = [None]
 
     def inspect(body: bytes) -> int:
-        page = parse_listing(body) if body.find(b"<NextContinuationToken>") >= 0 else None
-        token[0] = page.token if page else None
+        # Parsing a page costs a third of what the server takes to make it.
+        found = NEXT_TOKEN.search(body)
+        token[0] = found[1].decode("ascii") if found else None
         return body.count(b"<Key>")
 
     while True:
