@@ -113,6 +113,8 @@ def _in_child(action: Callable[[], None]) -> None:
             status = 0
         except HoldfastError as error:
             os.write(writer, str(error).encode())
+        except BaseException:  # the top of a process: said, and then it ends
+            _LOGGER.exception("the store could not be made")
         finally:
             sys.stderr.flush()
             os._exit(status)

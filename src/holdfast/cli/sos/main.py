@@ -51,6 +51,40 @@ def blob_server(host: str, port: int, store: str, workers: int | None, secret_fi
     run(host, port, store, workers, secret_file, click.echo)
 
 
+@main.command("api-server", cls=GoCommand, context_settings=_HELP)
+@flag("api-host", default="0.0.0.0", show_default=True, help="The IP to listen upon.")  # noqa: S104  the original's
+@flag("upload-port", default=9991, show_default=True, help="The port to bind upon for uploading objects.")
+@flag("download-port", default=9992, show_default=True, help="The port to bind upon for downloading objects.")
+@flag("blob-server", default="", help="Comma-separated list of blob-servers to contact, instead of the configuration.")
+@switch("dump", help="Dump configuration and exit?")
+@switch("verbose", help="Show more output from the API-server.")
+@flag("workers", type=int, help="Worker processes of each service; one for each core unless set.")
+@flag("token-file", help="A file with the token that uploads must carry.")
+@flag("secret-file", help="A file with the secret of the blob-servers.")
+@flag("spool", help="Where uploads wait until they are stored.  [default: /var/tmp]")
+def api_server(
+    api_host: str,
+    upload_port: int,
+    download_port: int,
+    blob_server: str,
+    dump: bool,
+    verbose: bool,
+    workers: int | None,
+    token_file: str | None,
+    secret_file: str | None,
+    spool: str | None,
+) -> None:
+    """Launch an API-server to handle the upload/download of objects."""
+    from holdfast.cli.sos import api_server as service
+    from holdfast.gateways.sos.servers import table
+
+    service.set_environment(blob_server, token_file, secret_file, spool)
+    if dump:
+        click.echo(table(service.servers_from_environment().all))
+        return
+    service.run(api_host, (upload_port, download_port), workers, verbose, click.echo)
+
+
 @main.command("version", cls=GoCommand, context_settings=_HELP)
 @switch("verbose", help="Say what it runs on, too.")
 def version(verbose: bool) -> None:

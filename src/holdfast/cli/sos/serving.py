@@ -13,7 +13,7 @@ from holdfast.core.errors import InvalidRequest
 from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES
 
 
-def granian(target: str, host: str, port: int, workers: int | None) -> Any:
+def granian(target: str, host: str, port: int, workers: int | None, verbose: bool = False) -> Any:
     """A server of the ASGI application `target`, "module:name". `serve()` runs it until it is told to end."""
     return Granian(
         target,
@@ -29,7 +29,7 @@ def granian(target: str, host: str, port: int, workers: int | None) -> Any:
         respawn_interval=RESPAWN_SECONDS,
         workers_kill_timeout=DRAIN_SECONDS,
         log_access=False,
-        log_dictconfig=_LOGGING,
+        log_dictconfig=logging_config(verbose),
     )
 
 
@@ -46,11 +46,16 @@ def read_secret(path: str | None, variable: str) -> str:
     return secret
 
 
-_LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-    "loggers": {"_granian": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
-    "root": {"level": "INFO", "handlers": ["stderr"]},
-}
+def logging_config(verbose: bool) -> dict[str, Any]:
+    """Lines on standard error; with `verbose` what is asked of which blob server, too."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+        "loggers": {
+            "_granian": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+            "holdfast.gateways.sos": {"level": "DEBUG" if verbose else "INFO"},
+        },
+        "root": {"level": "INFO", "handlers": ["stderr"]},
+    }

@@ -1,0 +1,256 @@
+"""One blob server as seen from afar, ours or an original one: nothing that it says is believed unless it was checked.
+
+Rules. An upload succeeded only if the answer has status 200 and names the right id and size. Whoever falls silent is
+given up. An error is Unavailable ("this server cannot help now") or NotFound, never a guess; whether the bytes are the
+right ones is for the caller to see, who knows what they should be.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+
+from holdfast.core.errors import AlreadyExists, NotFound, RemoteProtocolError, Timeout, Unavailable
+from holdfast.core.ids import Buffer
+from holdfast.core.limits import KIB
+from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES, is_id
+from holdfast.gateways.sos.servers import Server
+
+# A server on the same network answers a connection in a millisecond.
+CONNECT_MAX_SECONDS = 3.0
+
+# A server that neither takes nor gives a byte for so long is taken for dead, and the next one is asked.
+SILENCE_MAX_SECONDS = 10.0
+
+# Behind its last byte an upload has to be made durable; a busy server may need longer for that.
+ANSWER_MAX_SECONDS = 60.0
+
+# Connections to all blob servers together, for each worker.
+CONNECTIONS_MAX_COUNT = 256
+
+READ_BYTES = 256 * KIB
+
+# An answer to an upload is about 100 bytes. A longer one is a page of something else.
+_ANSWER_MAX_BYTES = 4 * KIB
+
+MakeBody = Callable[[], AsyncIterator[Buffer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A blob that a server is about to send. As yet nothing says that it is the right one."""
+
+    server: Server
+    headers: Mapping[str, str]
+    """The `X-*` headers, names in lower case."""
+    size: int | None
+    """As the server said; None when it did not."""
+    pieces: AsyncIterator[bytes]
+    """Raises Unavailable when the server breaks off or falls silent."""
+
+
+def open_session() -> aiohttp.ClientSession:
+    """What every client of a process shares. Nothing is decompressed: bytes are bytes."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX_COUNT),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_MAX_SECONDS),
+        headers={"Accept-Encoding": "identity"},
+        auto_decompress=False,
+        max_line_size=HEADERS_MAX_BYTES * 2,
+        max_field_size=HEADERS_MAX_BYTES * 2,
+        read_bufsize=READ_BYTES,
+    )
+
+
+class BlobClient:
+    """Requests to one blob server."""
+
+    def __init__(self, session: aiohttp.ClientSession, server: Server, secret: str = "") -> None:
+        self.server = server
+        self._session = session
+        self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+
+    async def alive(self) -> None:
+        """Raises Unavailable."""
+        async with self._request("GET", "/alive") as response:
+            await self._read_answer(response)
+
+    async def ids(self) -> AsyncIterator[Sequence[str]]:
+        """Every id that the server lists, in its order. What cannot be an id is passed over: original servers list
+        whatever files lie in their directory. Raises Unavailable, also when the list breaks off."""
+        async with self._request("GET", "/blobs") as response:
+            if response.status != 200:
+                raise Unavailable(f"{self.server.url} answered {response.status} to a request for its list")
+            reading = _IdList()
+            async for piece in self._pieces(response):
+                yield reading.feed(piece)
+            yield reading.finish()
+
+    async def info(self, id: str) -> tuple[int | None, Mapping[str, str]]:
+        """Size, if the server says it, and `X-*` headers. Raises NotFound, Unavailable."""
+        async with self._request("HEAD", f"/blob/{id}") as response:
+            self._check_found(response, id)
+            # An original server's HEAD has no length.
+            size = response.headers.get("Content-Length")
+            return int(size) if size and size.isdigit() and int(size) else None, extra_headers(response)
+
+    @asynccontextmanager
+    async def open(self, id: str, patience_seconds: float = SILENCE_MAX_SECONDS) -> AsyncIterator[Found]:
+        """A blob's bytes, for as long as the context lasts. Raises NotFound, Unavailable."""
+        async with self._request("GET", f"/blob/{id}", patience_seconds=patience_seconds) as response:
+            self._check_found(response, id)
+            yield Found(self.server, extra_headers(response), response.content_length, self._pieces(response))
+
+    async def put(self, id: str, size: int, body: bytes | MakeBody, headers: Mapping[str, str]) -> None:
+        """Store a blob. Raises AlreadyExists when the id holds other bytes there, Unavailable for everything else that
+        is not a success."""
+        progress = _Progress()
+        whole = isinstance(body, bytes)
+        data = body if isinstance(body, bytes) else progress.watch(body())
+        patience = SILENCE_MAX_SECONDS if whole else ANSWER_MAX_SECONDS
+        sent = {**headers, "Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        async with progress.limit(patience), self._request("POST", f"/blob/{id}", sent, data, patience) as response:
+            answer = await self._read_answer(response)
+            if response.status == 409:
+                raise AlreadyExists(f"{self.server.url} holds other bytes under {id}")
+            if response.status != 200 or not _names_blob(answer, id, size):
+                shown = answer[:100].decode("ascii", "replace")
+                raise Unavailable(f"{self.server.url} did not store {id}: {response.status} {shown}")
+
+    async def delete(self, id: str) -> None:
+        """Raises Unavailable, also for original servers, which cannot delete."""
+        async with self._request("DELETE", f"/blob/{id}") as response:
+            await self._read_answer(response)
+            if response.status != 200:
+                raise Unavailable(f"{self.server.url} answered {response.status} to a deletion")
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | AsyncIterator[Buffer] | None = None,
+        patience_seconds: float = SILENCE_MAX_SECONDS,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_MAX_SECONDS, sock_read=patience_seconds)
+        with self._mapped():
+            async with self._session.request(
+                method,
+                self.server.url + path,
+                headers={**self._headers, **(headers or {})},
+                data=data,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                yield response
+
+    def _check_found(self, response: aiohttp.ClientResponse, id: str) -> None:
+        if response.status == 404:
+            raise NotFound(f"{self.server.url} does not have {id}")
+        if response.status != 200:
+            raise Unavailable(f"{self.server.url} answered {response.status} for {id}")
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        with self._mapped():
+            async for piece in response.content.iter_any():
+                yield piece
+
+    async def _read_answer(self, response: aiohttp.ClientResponse) -> bytes:
+        with self._mapped():
+            return await response.content.read(_ANSWER_MAX_BYTES)
+
+    @contextmanager
+    def _mapped(self) -> Generator[None, None, None]:
+        """aiohttp's errors as ours."""
+        try:
+            yield
+        except TimeoutError:
+            raise Timeout(f"{self.server.url} fell silent") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unavailable(f"{self.server.url}: {str(error) or type(error).__name__}") from None
+
+
+class _Progress:
+    """Sees that an upload moves: aiohttp waits for ever for a server that does not read."""
+
+    def __init__(self) -> None:
+        self._deadline: asyncio.Timeout | None = None
+
+    @asynccontextmanager
+    async def limit(self, seconds: float) -> AsyncIterator[None]:
+        """Raises Timeout after so many seconds without a piece."""
+        try:
+            async with asyncio.timeout(seconds) as self._deadline:
+                yield
+        except TimeoutError:
+            raise Timeout("a blob server takes no more bytes") from None
+
+    async def watch(self, body: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
+        async for piece in body:
+            self._allow(SILENCE_MAX_SECONDS)
+            yield piece
+        self._allow(ANSWER_MAX_SECONDS)
+
+    def _allow(self, seconds: float) -> None:
+        assert self._deadline is not None
+        self._deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+class _Stored(msgspec.Struct):
+    """What of the answer to an upload is relied on."""
+
+    id: str
+    size: int
+
+
+def extra_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items() if name.lower().startswith("x-")}
+
+
+def _names_blob(answer: bytes, id: str, size: int) -> bool:
+    """Whether an answer says that this blob was stored, in whatever order of fields."""
+    try:
+        said = msgspec.json.decode(answer, type=_Stored)
+    except msgspec.MsgspecError:
+        return False
+    return (said.id, said.size) == (id, size)
+
+
+class _IdList:
+    """A JSON array of strings, as it arrives. Raises RemoteProtocolError for anything else."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._begun = False
+
+    def feed(self, piece: bytes) -> list[str]:
+        """The ids that are certain by now."""
+        self._rest += piece
+        # Behind a string and the comma after it; a quote inside of a string has a backslash before it.
+        end = self._rest.rfind(b'",') + 1
+        while end > 1 and self._rest[end - 2] == ord("\\"):
+            end = self._rest.rfind(b'",', 0, end - 1) + 1
+        if end <= 0:
+            return []
+        text, self._rest = self._rest[:end], self._rest[end + 1 :]
+        return self._decode(text + b"]")
+
+    def finish(self) -> list[str]:
+        """The last ids. A list that was cut off has no end."""
+        return self._decode(self._rest)
+
+    def _decode(self, text: bytes) -> list[str]:
+        names = _decode_strings(b"[" + text if self._begun else text)
+        self._begun = True
+        return [name for name in names if is_id(name)]
+
+
+def _decode_strings(text: bytes) -> list[str]:
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except msgspec.MsgspecError:
+        raise RemoteProtocolError("this is no list of ids, or it was cut off") from None
