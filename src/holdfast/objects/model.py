@@ -61,8 +61,9 @@ class ObjectInfo(Struct, frozen=True):
     """By algorithm, the checksums of those parts, as far as all of them have one."""
     tags: Mapping[str, str] = {}
     number: int = 0
-    """1 for the first version of the key, then one more than the newest; delete markers count. A number stays with its
-    version whatever becomes of the others, and versions that keep nothing of what they replace still count on."""
+    """1 for the first version of the key, then one more than any before; delete markers count, and so does what was
+    replaced without being kept. It stays with its version whatever becomes of the others, and is not given again as
+    long as anything of the key is left."""
 
 
 class Conditions(Struct, frozen=True):

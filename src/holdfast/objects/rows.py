@@ -82,7 +82,7 @@ class VersionRow(_Value, frozen=True):
 
     shape: int
     sequence: int
-    """1 for the first version of a key, then one more than the newest: the order of versions, taken in the commit."""
+    """1 for the first version of a key, then one more than any before: the order of versions, taken in the commit."""
     unique: bytes
     """8 random bytes: with the sequence they make the version id, so that no id comes back after a deletion."""
     null: bool
@@ -100,6 +100,8 @@ class VersionRow(_Value, frozen=True):
     """The content's id, or None when `inline` holds all of the bytes."""
     inline: bytes
     tags: dict[str, str] = {}
+    given: int = 0
+    """In an `O` row: the highest sequence that the key ever gave, when that version was removed; else 0."""
 
 
 class Extent(msgspec.Struct, array_like=True, frozen=True):

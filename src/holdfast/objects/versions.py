@@ -118,7 +118,7 @@ def add(
             null_sequence = 0
     row = VersionRow(
         shape=VersionRow.SHAPE,
-        sequence=current.sequence + 1 if current is not None else 1,
+        sequence=highest(current) + 1 if current is not None else 1,
         unique=draft.unique,
         null=null,
         null_sequence=null_sequence,
@@ -146,7 +146,7 @@ def remove_current(bucket_id: bytes, key: bytes, current: VersionRow, next_older
         return step
     older = VersionRow.decode(next_older.value)
     null_sequence = 0 if older.null else current.null_sequence
-    promoted = msgspec.structs.replace(older, null_sequence=null_sequence)
+    promoted = msgspec.structs.replace(older, null_sequence=null_sequence, given=highest(current))
     step.changes += [Delete(next_older.key), Put(object_row_key(bucket_id, key), promoted.encode())]
     return step
 
@@ -163,9 +163,14 @@ def remove_older(bucket_id: bytes, key: bytes, current: VersionRow, older: Row) 
     return step
 
 
+def highest(current: VersionRow) -> int:
+    """The highest sequence that the key ever gave: no number comes back while anything of the key is left."""
+    return max(current.sequence, current.given)
+
+
 def as_older(row: VersionRow) -> VersionRow:
-    """The row as it stands among the older ones, where `null_sequence` has no meaning."""
-    return msgspec.structs.replace(row, null_sequence=0) if row.null_sequence else row
+    """The row as it stands among the older ones, where `null_sequence` and `given` have no meaning."""
+    return msgspec.structs.replace(row, null_sequence=0, given=0) if row.null_sequence or row.given else row
 
 
 def release(step: Step, row: VersionRow) -> None:

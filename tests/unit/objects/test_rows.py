@@ -18,7 +18,7 @@ VALUES = {
     "bucket": rows.BucketRow(1, b"bucketid", 1_700_000_000_000_000_000, "enabled", "eu-west-1", {"team": "a"}),
     "version": rows.VersionRow(
         1, 7, b"unique##", False, 3, False, 5, "5d41402abc4b2a76b9719d911017c592", 1_700_000_000_000_000_001,
-        {"content-type": "text/plain"}, {"colour": "blau"}, {"crc32c": "mnG7TA=="}, None, b"hello", {"stage": "1"},
+        {"content-type": "text/plain"}, {"colour": "blau"}, {"crc32c": "mnG7TA=="}, None, b"hello", {"stage": "1"}, 9,
     ),
     "content": rows.ContentRow(
         1, 2, 3 << 20, 1_700_000_000_000_000_002, 0, b"root", b"walk", [], [], ("cauchy", 4, 2), 1
@@ -69,7 +69,7 @@ def test_values_have_golden_bytes(name: str) -> None:
 def test_rows_from_before_a_field_was_appended_are_read(name: str) -> None:
     old = type(VALUES[name]).decode(bytes.fromhex(VECTORS["before"][name]))
     assert len(old.encode()) > len(VECTORS["before"][name]) // 2
-    assert msgspec.structs.astuple(old)[-1] in ({}, [])
+    assert msgspec.structs.astuple(old)[-1] in ({}, [], 0)
 
 
 @pytest.mark.parametrize("name", KEYS)

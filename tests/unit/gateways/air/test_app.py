@@ -120,6 +120,11 @@ async def test_delete(driver: Driver) -> None:
     assert (await driver.get("kept/k", query="version=2")).status == 404
     assert [entry[1] for entry in await driver.listed("kept")] == ["1", "3"]
     assert (await driver.put("kept/k", b"five")).headers["version"] == "5"
+    assert (await driver.call("DELETE", "/delete/kept/k", "version=5")).status == 200
+    assert (await driver.put("kept/k", b"six")).headers["version"] == "6"
+    for version in (6, 4):  # the deletion too: what was newest before it is back
+        assert (await driver.call("DELETE", "/delete/kept/k", f"version={version}")).status == 200
+    assert (await driver.get("kept/k")).headers["version"] == "3"
     assert (await driver.get("kept/k", query="version=3")).body == b"three"
 
 
