@@ -66,7 +66,7 @@ class Air:
         return self.call("POST", f"/put/{path}", form(*data))
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self.call("GET", f"/get/{path}", **headers)
+        return self.call("GET", f"/get/{path}", None, **headers)
 
     def wait(self, process: "subprocess.Popen[bytes] | None" = None) -> None:
         """Until it serves."""
