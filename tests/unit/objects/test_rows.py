@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.errors import Corrupt
@@ -102,6 +102,7 @@ def test_versions_sort_newest_first(key: bytes, sequence: int) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_what_is_no_row_is_corrupt(name: str, data: st.DataObject) -> None:
     encoded = VALUES[name].encode()

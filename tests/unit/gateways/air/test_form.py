@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.gateways.air.errors import AirError
@@ -23,6 +23,7 @@ async def read(body: bytes, size: int, boundary: bytes = b"b") -> tuple[str, byt
     return content_type, b"".join([bytes(piece) async for piece in opened.file()])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"\r\n", b"--", b"b", b"\r\n--", b"\r\n--B", b"x"])).map(b"".join), st.integers(1, 40))
 @example(b"", 1)
 @example(b"\r\n--", 3)
@@ -32,6 +33,7 @@ def test_a_file_comes_out_as_it_went_in(data: bytes, size: int) -> None:
     assert run(read(form(data, boundary="b"), size)) == ("text/plain", data)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 50))
 def test_a_form_that_is_cut_off_is_no_file(cut: int, size: int) -> None:
     body = form(b"some bytes", boundary="b")
