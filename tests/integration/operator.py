@@ -27,7 +27,7 @@ def command(server: Server, *arguments: object, environment: Mapping[str, str] |
     """Run `holdfast ...` on the server's store; DIR... are left to the environment."""
     drives = ":".join(str(path) for path in server.directories)
     done = subprocess.run(
-        [HOLDFAST, *map(str, arguments)],
+        [*server.inside, HOLDFAST, *map(str, arguments)],
         env={**server.environment(), "HOLDFAST_DRIVES": drives, **(environment or {})},
         capture_output=True,
         text=True,

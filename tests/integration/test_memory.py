@@ -96,9 +96,9 @@ def stream_all(server: Server, size: int) -> list[str]:
 def prove(home: Path, size: int) -> None:
     with memory_cgroup(LIMIT_BYTES) as group:
         # The shell enters the group and becomes the server, so every process of it is inside from its first byte.
-        prefix = ("/bin/sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh") if group else ()
+        inside = ("/bin/sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh") if group else ()
         print(f"\nlimit held by {'a cgroup' if group else 'sampling (no cgroup could be made)'}")
-        server = Server(make_directories(home, 6), home / "log", workers=1, prefix=prefix)
+        server = Server(make_directories(home, 6), home / "log", workers=1, inside=inside)
         with server:
             before = set(server.processes())
             with server.client() as s3:

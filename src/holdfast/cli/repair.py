@@ -19,7 +19,6 @@ from holdfast.core.ids import ContentId
 from holdfast.drives.directory import DirectoryDrive
 from holdfast.upkeep.audit import Auditor, AuditRecord
 from holdfast.upkeep.fsck import Finding, Trouble, fsck
-from holdfast.upkeep.progress import load
 from holdfast.upkeep.rebalance import Rebalancer
 from holdfast.upkeep.repair import Repairer
 from holdfast.upkeep.scrub import Scrubber, ScrubRecord
@@ -59,7 +58,7 @@ async def scrub(opened: OpenStore, output: Output) -> bool:
                 silent.append(f"{drive.directory}: {error}")
 
         await asyncio.gather(*map(work, scrubbers, opened.drives.values()))
-    records = [await load(chores.catalogue, name, ScrubRecord) for name in names.values()]
+    records = [scrubber.record or ScrubRecord() for scrubber in scrubbers]
     checked, bad = sum(record.checked for record in records), sum(record.bad for record in records)
     unattributable = sum(record.unattributable for record in records)
     checked_bytes = sum(record.checked_bytes for record in records)
@@ -90,10 +89,11 @@ async def scrub(opened: OpenStore, output: Output) -> bool:
 async def repair(opened: OpenStore, output: Output) -> bool:
     """Look up every block, and mend all that is not as it should be; whether nothing is left."""
     chores = chores_of(opened)
+    audit = AuditRecord()
     before = left = 0
     for number in range(ROUNDS_MAX_COUNT):
         with output.progress("looking up every block") as progress:
-            await _audit(opened, chores, progress)
+            audit = await _audit(opened, chores, progress)
         found = await chores.catalogue.count_damaged()
         before = max(before, found)
         await mend(opened, chores, output, found)
@@ -101,7 +101,6 @@ async def repair(opened: OpenStore, output: Output) -> bool:
         if not left or (number and left >= found):
             break
     moving = len(await chores.layouts.live()) - 1
-    audit = await load(chores.catalogue, Auditor.name, AuditRecord)
     missing = missing_drives(opened)
     output.say(f"{count(audit.blocks, 'block')} looked up, {before:,} needed repair, {left:,} still do")
     if moving:
@@ -113,14 +112,15 @@ async def repair(opened: OpenStore, output: Output) -> bool:
     return not (left or moving or missing)
 
 
-async def _audit(opened: OpenStore, chores: Chores, progress: Progress) -> None:
-    """One whole pass, from the beginning."""
+async def _audit(opened: OpenStore, chores: Chores, progress: Progress) -> AuditRecord:
+    """One whole pass, from the beginning; what it found."""
     auditor = Auditor(chores.catalogue, chores.layouts, chores.healer, opened.clock)
     await auditor.request()
     blocks = 0
     while await auditor.work() is WorkerState.BUSY:
         blocks += 1
         progress.at(blocks)
+    return auditor.record or AuditRecord()
 
 
 async def mend(opened: OpenStore, chores: Chores, output: Output, found: int) -> None:

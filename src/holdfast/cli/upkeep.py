@@ -23,6 +23,7 @@ from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import DriveId
 from holdfast.core.limits import MIB
 from holdfast.drives.directory import DirectoryDrive
+from holdfast.drives.interface import DriveUsage
 from holdfast.meta.local.care import Finding
 from holdfast.upkeep.audit import Auditor
 from holdfast.upkeep.chores import Compaction, Periodic
@@ -38,6 +39,11 @@ from holdfast.upkeep.worker import Runner, Worker, run_all
 
 # What one step of compaction moves: a tenth of a second of a slow disk.
 COMPACTION_STEP_BYTES = 16 * MIB
+
+# How much of a segment must be dead for it to be rewritten: up to three bytes moved for each that comes back, and when
+# space is short, up to nineteen.
+WASTED_SHARE = 0.25
+WASTED_SHARE_THOROUGH = 0.05
 
 # The log is replayed from the last checkpoint when the view is made anew; a checkpoint is read faster.
 CHECKPOINT_SECONDS = 600.0
@@ -113,8 +119,12 @@ class CompactableDrive:
     def id(self) -> DriveId:
         return self._drive.id
 
-    async def compact(self) -> bool:
-        step = await self._drive.compact(budget_bytes=COMPACTION_STEP_BYTES)
+    async def usage(self) -> DriveUsage:
+        return await self._drive.usage()
+
+    async def compact(self, *, thoroughly: bool) -> bool:
+        share = WASTED_SHARE_THOROUGH if thoroughly else WASTED_SHARE
+        step = await self._drive.compact(budget_bytes=COMPACTION_STEP_BYTES, wasted_share=share)
         return step.moved_bytes > 0 or step.freed_bytes > 0
 
 

@@ -8,9 +8,11 @@ was synced and indexed.
 from pathlib import Path
 
 from holdfast.core.disk import Disk, File
+from holdfast.core.errors import Full
 from holdfast.core.ids import DriveId
 from holdfast.drives.index import SEGMENTS_NAME, Index
 from holdfast.drives.records import PAGE_BYTES, aligned
+from holdfast.drives.reserve import NO_SPACE
 from holdfast.drives.segments import encode_entry, encode_footer, is_ours, read_contents, segment_of, segment_path
 from holdfast.drives.writer import write_footer
 
@@ -35,6 +37,10 @@ def adopt_segments(directory: Path, drive: DriveId, disk: Disk, index: Index) ->
                 adopted += 1
         except BlockingIOError:
             continue
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise Full(f"no space left to close a segment in {directory}") from error
         finally:
             file.close()
     return adopted

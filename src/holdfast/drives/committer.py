@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 from holdfast.core.clock import Randomness
@@ -70,13 +71,23 @@ class Record:
         return aligned(head + len(self.payload))
 
 
+class Use(IntEnum):
+    """What a call may use of the space that is put aside, so that a full drive can still delete and compact."""
+
+    NONE = 0
+    """Puts."""
+    HEADROOM = 1
+    """Moves: what they are about to free is more than they take."""
+    RESERVE = 2
+    """Deletions: the reserve gives way to them, too."""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One call that waits for its records."""
 
     records: list[Record]
-    urgent: bool
-    """It may use the reserve: it makes space, or is about to."""
+    use: Use
     future: asyncio.Future[None]
     error: Exception | None = None
     taken: bool = False
@@ -129,13 +140,13 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name=f"commit {drive.hex()[:8]}", daemon=True)
         self._thread.start()
 
-    async def submit(self, records: list[Record], *, urgent: bool) -> None:
+    async def submit(self, records: list[Record], use: Use) -> None:
         """Write `records`; they are durable and indexed on return. Raises Full, NodeDown.
 
         A cancellation withdraws a call that is still queued; else it takes effect once the commit is done, because
         the buffers are in use until then.
         """
-        job = Job(records, urgent, self._loop.create_future())
+        job = Job(records, use, self._loop.create_future())
         with self._wake:
             if self._failure is not None:
                 raise NodeDown(self._failure)
@@ -216,23 +227,20 @@ class Committer:
             for job in jobs:
                 job.error = NodeDown(self._failure)
             return
-        try:
-            self._write(jobs, urgent=all(job.urgent for job in jobs))
-            return
-        except Full as error:
-            full = error
-        urgent = [job for job in jobs if job.urgent]
-        for job in jobs:
-            job.error = None if job.urgent else Full(str(full))
-        while urgent:
+        left = jobs
+        while left:
+            use = min(job.use for job in left)
             try:
-                self._write(urgent, urgent=True)
-                return
+                self._write(left, use)
             except Full as error:
-                if self._release():
+                if use is Use.RESERVE and self._release():
                     continue
-                for job in urgent:
-                    job.error = Full(str(error))
+                for job in left:
+                    if job.use is use:
+                        job.error = Full(str(error))
+                # Those who may use more are tried without the others.
+                left = [job for job in left if job.use > use]
+            else:
                 return
 
     def _release(self) -> bool:
@@ -241,12 +249,12 @@ class Committer:
         except FileNotFoundError:
             return False
 
-    def _write(self, jobs: list[Job], *, urgent: bool) -> None:
+    def _write(self, jobs: list[Job], use: Use) -> None:
         """One commit. Raises Full, after which nothing of it counts; whatever else it raises is the drive's end."""
         records = _newest(jobs)
         sequence = self._sequence()
         length = aligned(sum(record.bytes for record in records), PAGE_BYTES)
-        writer = self._writer_for(length, len(records), urgent)
+        writer = self._writer_for(length, len(records), use)
         slab = self._pool.take(length)
         try:
             view = memoryview(slab)[:length]
@@ -283,14 +291,14 @@ class Committer:
             return reserved
         return self._index.reserve()
 
-    def _writer_for(self, length: int, records: int, urgent: bool) -> SegmentWriter:
+    def _writer_for(self, length: int, records: int, use: Use) -> SegmentWriter:
         writer = self._writer
         if writer is not None and not writer.fits(length, records, self._segment_bytes):
             self._finish_segment()
             writer = None
         end = (writer.position if writer is not None else PAGE_BYTES) + length
         if writer is None or end > writer.allocated:
-            step = self._allowed_step(end, urgent)
+            step = self._allowed_step(end, use)
             try:
                 if writer is None:
                     writer = create_segment(
@@ -305,14 +313,12 @@ class Committer:
                 raise
         return writer
 
-    def _allowed_step(self, end: int, urgent: bool) -> int:
+    def _allowed_step(self, end: int, use: Use) -> int:
         """How far to reserve blocks, to hold `end`. Puts leave the reserve whole and the headroom free."""
         step = aligned(end, self._allocation_bytes)
-        if urgent:
-            return end
         allocated = self._writer.allocated if self._writer is not None else 0
         spare = self._disk.space(self._directory).free - self._reserve.headroom
-        if spare < end - allocated or not self._reserve.refill():
+        if use is Use.NONE and (spare < end - allocated or not self._reserve.refill()):
             raise Full(f"no space left on {self._directory}: delete something, or add a drive")
         return step if spare >= step - allocated else end
 

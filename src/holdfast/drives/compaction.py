@@ -4,8 +4,9 @@ Rules.
 - A move is a copy with the same sequence, appended and synced like any record; it becomes the live one only if the
   index still names the place it was copied from. Whoever put or deleted meanwhile wins.
 - Tombstones move too, as long as some segment holds an older record of their key.
-- A segment is unlinked as a whole, durably, before the index forgets that it cast shadows. Locked while it is worked
-  on, so no two processes work on one, and none on an open one.
+- A segment is unlinked as a whole, durably, before the index forgets that it cast shadows; then it is cut off, since
+  others may have it open for long. Locked while it is worked on, so no two processes work on one, and none on an open
+  one.
 - A record that cannot be read is not moved and its segment stays, so that it goes on to be reported as Corrupt until
   somebody has put or deleted it.
 """
@@ -17,25 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.core.disk import Disk, File
-from holdfast.core.errors import Corrupt
+from holdfast.core.errors import Corrupt, Full
 from holdfast.core.ids import DriveId
 from holdfast.core.limits import MIB
 from holdfast.drives.adoption import adopt_segments
-from holdfast.drives.committer import Committer, Record
+from holdfast.drives.committer import Committer, Record, Use
 from holdfast.drives.index import SEGMENTS_NAME, Index
 from holdfast.drives.interface import FragmentKey
 from holdfast.drives.reader import Reader
 from holdfast.drives.records import PAGE_BYTES, Kind, Place
 from holdfast.drives.reserve import Reserve
 from holdfast.drives.rows import Row, SegmentBooks, encode_key
-from holdfast.drives.segments import SEGMENT_MAX_BYTES, Entry, read_contents, segment_path
+from holdfast.drives.segments import Entry, read_contents, segment_path
 
 # Moved in one commit: bounds memory, and how long puts wait behind it.
 MOVE_MAX_BYTES = MIB
 
 # Every process that wrote something leaves a segment: this many that hold less than a sixteenth each are merged.
 SMALL_SEGMENTS_MAX_COUNT = 32
-SMALL_SEGMENT_BYTES = SEGMENT_MAX_BYTES // 16
+SMALL_SEGMENT_SHARE = 16
 
 # Records looked at in one step, whatever they weigh: a segment of tombstones must not take a step for ever.
 STEP_MAX_RECORDS = 4096
@@ -69,6 +70,7 @@ class Compactor:
         reader: Reader,
         committer: Committer,
         reserve: Reserve,
+        segment_bytes: int,
         in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
     ) -> None:
         self._directory = directory
@@ -78,12 +80,13 @@ class Compactor:
         self._reader = reader
         self._committer = committer
         self._reserve = reserve
+        self._small_bytes = segment_bytes // SMALL_SEGMENT_SHARE
         self._in_thread = in_thread
         # Segments that unreadable records keep in place; tried again after a restart.
         self._stuck: set[bytes] = set()
 
     async def step(self, budget_bytes: int, wasted_share: float) -> Compaction:
-        await self._in_thread(partial(adopt_segments, self._directory, self._drive, self._disk, self._index))
+        await self._in_thread(self._adopt)
         for segment, _ in await self._in_thread(partial(self._candidates, wasted_share)):
             file = await self._in_thread(partial(self._lock, segment))
             if file is None:
@@ -95,6 +98,16 @@ class Compactor:
         await self._in_thread(self._reserve.refill)
         return NOTHING_TO_DO
 
+    def _adopt(self) -> None:
+        """Close the segments of processes that died: as deleting does, that is worth the reserve."""
+        while True:
+            try:
+                adopt_segments(self._directory, self._drive, self._disk, self._index)
+            except Full:
+                if self._reserve.release():
+                    continue
+            return
+
     def _candidates(self, wasted_share: float) -> list[tuple[bytes, SegmentBooks]]:
         """Closed segments that are worth it, the most wasteful first."""
         closed = [
@@ -104,7 +117,7 @@ class Compactor:
         ]
         found = [line for line in closed if _wasted(line[1]) >= wasted_share]
         found.sort(key=lambda line: _wasted(line[1]), reverse=True)
-        small = [line for line in closed if line[1].end < SMALL_SEGMENT_BYTES]
+        small = [line for line in closed if line[1].end < self._small_bytes]
         if not found and len(small) >= SMALL_SEGMENTS_MAX_COUNT:
             return sorted(small, key=lambda line: line[1].end)
         return found
@@ -175,7 +188,7 @@ class Compactor:
         )
 
     async def _move(self, records: list[Record]) -> None:
-        await self._committer.submit(records, urgent=sum(r.bytes for r in records) <= self._reserve.size() // 4)
+        await self._committer.submit(records, Use.HEADROOM)
 
     def _unlink(self, segment: bytes, file: File, entries: list[Entry]) -> int:
         if self._living(entries):
@@ -185,6 +198,8 @@ class Compactor:
         path = segment_path(self._directory / SEGMENTS_NAME, segment)
         self._disk.unlink(path)
         self._disk.sync_directory(path.parent)
+        # Every process that reads keeps segments open: the space must not wait until the last of them has let go.
+        file.truncate(0)
         self._reader.forget(segment)
         self._index.write(lambda update, _: update.forget_segment(segment, entries))
         self._reserve.refill()

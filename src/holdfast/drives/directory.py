@@ -14,16 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk
 from holdfast.core.errors import Corrupt, Full, NodeDown
 from holdfast.core.ids import DriveId, StoreId
+from holdfast.core.limits import MIB
 from holdfast.core.ranges import ByteRange
 from holdfast.drives.adoption import adopt_segments
 from holdfast.drives.buffers import BufferPool
-from holdfast.drives.committer import Committer, Record
+from holdfast.drives.committer import Committer, Record, Use
 from holdfast.drives.compaction import Compaction, Compactor
 from holdfast.drives.identity import Identity, check_identity, read_identity
 from holdfast.drives.index import MAP_BYTES, RECOVERIES_MAX_COUNT, Index, StaleIndex, acquire_index, release_index
@@ -31,12 +32,15 @@ from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, Fragme
 from holdfast.drives.limits import check_fragment_limits
 from holdfast.drives.reader import Reader
 from holdfast.drives.records import PAGE_BYTES, Kind
-from holdfast.drives.reserve import RESERVE_MAX_BYTES, Reserve
+from holdfast.drives.reserve import RESERVE_MAX_BYTES, RESERVE_SHARE, Reserve
 from holdfast.drives.rows import Row
 from holdfast.drives.segments import ALLOCATION_STEP_BYTES, SEGMENT_MAX_BYTES
 
 # Enough to keep a disk's queue busy; more only wait for each other.
 READER_THREADS = 4
+
+# On a small drive segments are small too, but never so small that footers and unlinks matter.
+SEGMENT_MIN_BYTES = 4 * MIB
 
 # Index rows that the loop may read in one go: some 2 us each.
 LOOP_ROWS_MAX_COUNT = 100
@@ -46,12 +50,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DriveSizes:
-    """Sizes that tests make small. Bytes."""
+    """Sizes that small drives, and tests, make small. Bytes."""
 
     segment: int = SEGMENT_MAX_BYTES
+    """Put aside as well, so that a full drive can move what lives in any segment out of it."""
     allocation: int = ALLOCATION_STEP_BYTES
     index_map: int = MAP_BYTES
     reserve: int = RESERVE_MAX_BYTES
+
+    @classmethod
+    def of(cls, total_bytes: int) -> Self:
+        """For a file system of that size: what is put aside, or lies in open segments, stays a small part."""
+        segment = min(SEGMENT_MAX_BYTES, max(SEGMENT_MIN_BYTES, total_bytes // RESERVE_SHARE))
+        return cls(segment=segment, allocation=min(ALLOCATION_STEP_BYTES, segment))
 
 
 class DirectoryDrive:
@@ -67,6 +78,7 @@ class DirectoryDrive:
         reserve: Reserve,
         committer: Committer,
         pool: BufferPool,
+        segment_bytes: int,
     ) -> None:
         self._directory = directory
         self._identity = identity
@@ -76,7 +88,7 @@ class DirectoryDrive:
         self._committer = committer
         self._reader = Reader(directory, disk, pool)
         self._compactor = Compactor(
-            directory, identity.drive, disk, index, self._reader, committer, reserve, self._in_thread
+            directory, identity.drive, disk, index, self._reader, committer, reserve, segment_bytes, self._in_thread
         )
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix=f"drive {identity.drive.hex()[:8]}")
         self._closing: asyncio.Task[None] | None = None
@@ -100,7 +112,7 @@ class DirectoryDrive:
             check_fragment_limits(fragment)
         if fragments:
             records = [Record(Kind.FRAGMENT, f.key, f.commitment, f.leaves, f.tag, f.payload) for f in fragments]
-            await self._committer.submit(records, urgent=False)
+            await self._committer.submit(records, Use.NONE)
 
     async def get(self, key: FragmentKey, range: ByteRange | None = None) -> FragmentPart:
         self._check_open()
@@ -114,6 +126,14 @@ class DirectoryDrive:
         except FileNotFoundError:
             raise Corrupt(f"segment {again.segment.hex()} of {self._directory} is missing") from None
 
+    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+        self._check_open()
+        try:
+            return self._reader.read_cached(self._index.lookup(key), key, None)
+        except (StaleIndex, FileNotFoundError):
+            # `get` knows what to do then.
+            raise BlockingIOError from None
+
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
         self._check_open()
         return await self._ask(self._index.contains, keys, rows=len(keys))
@@ -121,7 +141,7 @@ class DirectoryDrive:
     async def delete(self, keys: Sequence[FragmentKey]) -> None:
         self._check_open()
         if keys:
-            await self._committer.submit([Record(Kind.TOMBSTONE, key) for key in keys], urgent=True)
+            await self._committer.submit([Record(Kind.TOMBSTONE, key) for key in keys], Use.RESERVE)
 
     async def list(self, after: FragmentKey | None = None, limit: int = 1000) -> list[FragmentInfo]:
         self._check_open()
@@ -176,10 +196,11 @@ class DirectoryDrive:
             raise NodeDown(f"drive {self._directory} fails ({failure.strerror}): check the disk") from failure
 
     async def _read(self, row: Row, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
-        try:
-            return self._reader.read_cached(row, key, range)
-        except BlockingIOError:
-            pass
+        if row.head_bytes + row.payload_bytes <= LOOP_READ_MAX_BYTES:
+            try:
+                return self._reader.read_cached(row, key, range)
+            except BlockingIOError:
+                pass
         try:
             return await self._in_thread(partial(self._reader.read, row, key, range))
         except FileNotFoundError:
@@ -226,9 +247,10 @@ async def open_drive(
     Rebuilds the index if it cannot be trusted, which takes as long as reading what segments list. Raises NodeDown
     (missing, or it does not answer), InvalidRequest (of another store), Corrupt (its identity), AccessDenied.
     """
-    chosen = sizes if sizes is not None else DriveSizes()
     buffers = pool if pool is not None else BufferPool()
-    identity, index, reserve = await asyncio.to_thread(_open_parts, directory, disk, randomness, store, drive, chosen)
+    identity, index, reserve, chosen = await asyncio.to_thread(
+        _open_parts, directory, disk, randomness, store, drive, sizes
+    )
     committer = Committer(
         directory,
         identity.drive,
@@ -241,17 +263,25 @@ async def open_drive(
         allocation_bytes=chosen.allocation,
     )
     return DirectoryDrive(
-        directory, identity, disk=disk, index=index, reserve=reserve, committer=committer, pool=buffers
+        directory,
+        identity,
+        disk=disk,
+        index=index,
+        reserve=reserve,
+        committer=committer,
+        pool=buffers,
+        segment_bytes=chosen.segment,
     )
 
 
 def _open_parts(
-    directory: Path, disk: Disk, randomness: Randomness, store: StoreId, drive: DriveId | None, sizes: DriveSizes
-) -> tuple[Identity, Index, Reserve]:
+    directory: Path, disk: Disk, randomness: Randomness, store: StoreId, drive: DriveId | None, sizes: DriveSizes | None
+) -> tuple[Identity, Index, Reserve, DriveSizes]:
     identity = read_identity(disk, directory)
     check_identity(identity, directory, store=store, drive=drive)
     try:
-        reserve = Reserve(disk, directory, sizes.reserve)
+        sizes = sizes if sizes is not None else DriveSizes.of(disk.space(directory).total)
+        reserve = Reserve(disk, directory, sizes.reserve, sizes.segment)
         reserve.refill()
         index = _acquire(directory, disk, identity.drive, randomness, sizes.index_map, reserve)
         try:
@@ -264,7 +294,7 @@ def _open_parts(
             raise
     except OSError as error:
         raise NodeDown(f"drive {directory} does not answer ({error.strerror}): check the disk") from error
-    return identity, index, reserve
+    return identity, index, reserve, sizes
 
 
 def _acquire(

@@ -40,13 +40,13 @@ class Reader:
     def read_cached(self, row: Row, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
         """Without waiting for the disk. Raises BlockingIOError when it would have to; else as `read`."""
         file = self._handles.get(row.segment)
-        if file is None or row.head_bytes + row.payload_bytes > LOOP_READ_MAX_BYTES:
+        if file is None:
             raise BlockingIOError
-        return self._read(file, row, key, range, cached=True)
+        return self._read_linked(file, row, key, range, cached=True)
 
     def read(self, row: Row, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
         """Raises FileNotFoundError (the segment is gone: look up again), Corrupt, InvalidRequest, OSError."""
-        return self._read(self._handle(row.segment), row, key, range, cached=False)
+        return self._read_linked(self._handle(row.segment), row, key, range, cached=False)
 
     def read_record(self, row: Row, key: FragmentKey) -> tuple[Head, memoryview]:
         """A whole record, head and payload, checked: for moving it."""
@@ -75,6 +75,19 @@ class Reader:
                 # Not closed but dropped: another thread may be reading from it.
                 self._handles.popitem(last=False)
         return file
+
+    def _read_linked(
+        self, file: File, row: Row, key: FragmentKey, range: ByteRange | None, *, cached: bool
+    ) -> FragmentPart:
+        """As `read`. What is wrong with a segment that was unlinked meanwhile is no damage: compaction cut it off."""
+        try:
+            return self._read(file, row, key, range, cached=cached)
+        except Corrupt:
+            path = segment_path(self._segments, row.segment)
+            if file.is_at(path):
+                raise
+            self.forget(row.segment)
+            raise FileNotFoundError(f"{path} was compacted") from None
 
     def _read(self, file: File, row: Row, key: FragmentKey, range: ByteRange | None, *, cached: bool) -> FragmentPart:
         length = row.payload_bytes

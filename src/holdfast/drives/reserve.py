@@ -2,6 +2,8 @@
 
 Rules. Puts never use it. A deletion that meets ENOSPC, in a segment or in the index, halves it and tries again.
 It is filled up again once there is space. Any number of processes may do either at once.
+Beside it puts leave a headroom free. Compaction may use that: it holds what lives in any one segment, so that however
+evenly the dead lie among the living, a full drive can always rewrite one segment and unlink it.
 """
 
 import errno
@@ -21,7 +23,7 @@ RESERVE_SHARE = 64
 # Not worth halving any more.
 _RESERVE_MIN_BYTES = 256 * KIB
 
-# What puts leave free besides, for the index and the other rooms' small files.
+# What puts leave free besides a segment, for the index and the other rooms' small files.
 HEADROOM_BYTES = 16 * MIB
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -30,13 +32,13 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Reserve:
     """The reserve of one drive."""
 
-    def __init__(self, disk: Disk, directory: Path, max_bytes: int = RESERVE_MAX_BYTES) -> None:
+    def __init__(self, disk: Disk, directory: Path, max_bytes: int, segment_bytes: int) -> None:
         self._disk = disk
         self._directory = directory
         self._path = directory / RESERVE_NAME
         total = disk.space(directory).total
         self._target = min(max_bytes, total // RESERVE_SHARE)
-        self.headroom = min(HEADROOM_BYTES, self._target)
+        self.headroom = min(HEADROOM_BYTES, self._target) + segment_bytes
 
     def size(self) -> int:
         file = self._disk.open(self._path, create=True)

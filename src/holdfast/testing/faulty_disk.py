@@ -39,15 +39,11 @@ class Fault:
     seconds: float = 0.0
     until: threading.Event | None = None
     """The call hangs until this is set."""
-    thread: str = ""
-    """Only calls from threads whose names begin so."""
     struck: threading.Event = field(default_factory=threading.Event)
     """Set once a call has met it."""
 
     def strikes(self, operation: str, path: Path) -> bool:
         if operation != self.operation or self.path not in str(path):
-            return False
-        if not threading.current_thread().name.startswith(self.thread):
             return False
         if self.skip > 0:
             self.skip -= 1

@@ -72,6 +72,9 @@ class FaultyDrive:
             return msgspec.structs.replace(part, data=bytes(data))
         return part
 
+    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+        raise BlockingIOError
+
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
         error = await self._meet("has")
         if error is not None:

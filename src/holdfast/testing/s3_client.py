@@ -117,11 +117,15 @@ class S3Client:
         except OSError as error:
             raise NotSent(f"{method} {path}: {error!r}") from error
         try:
-            if len(body) <= HEAD_MAX_BYTES:
-                connection.sendall(head + bytes(body))
-            else:
-                connection.sendall(head)
-                connection.sendall(body)
+            try:
+                if len(body) <= HEAD_MAX_BYTES:
+                    connection.sendall(head + bytes(body))
+                else:
+                    connection.sendall(head)
+                    connection.sendall(body)
+            except (BrokenPipeError, ConnectionResetError):
+                # A server that refuses need not read on: what it said came before it hung up.
+                pass
             return self._receive(connection, method)
         except (OSError, ValueError, EOFError) as error:
             self.close()

@@ -57,16 +57,22 @@ class Server:
         workers: int = 2,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        inside: Sequence[str] = (),
         prefix: Sequence[str] = (),
         executable: Sequence[str] = (),
     ) -> None:
-        """Starts nothing yet. `prefix` is put before the command, as in ("strace", "-f"); `executable` replaces it."""
+        """Starts nothing yet.
+
+        `inside` is put before the command and becomes it, as ("nsenter", ...) does; commands on the store go there too.
+        `prefix` is put before the command and stays its parent, as in ("strace", "-f"); `executable` replaces it.
+        """
         self.directories = tuple(directories)
         self.log = log
         self.signer = Signer(ACCESS_KEY, SECRET_KEY)
         self._workers = workers
         self._options = tuple(options)
         self._environment = dict(environment or {})
+        self.inside = tuple(inside)
         self._prefix = tuple(prefix)
         self._executable = tuple(executable) or (str(Path(sys.executable).with_name("holdfast")),)
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,7 +113,7 @@ class Server:
     def command(self) -> list[str]:
         listen = f"{self.address[0]}:{self.address[1]}"
         return [
-            *self._prefix, *self._executable, "serve", *map(str, self.directories),
+            *self.inside, *self._prefix, *self._executable, "serve", *map(str, self.directories),
             "--listen", listen, "--workers", str(self._workers), *self._options,
         ]  # fmt: skip
 

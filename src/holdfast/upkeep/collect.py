@@ -32,7 +32,11 @@ SPACE_SHORT_FRACTION = 0.05
 # Deletions are small records that share one sync: this many cost about as much as one.
 BATCH_BLOCKS = 256
 
-LOOK_SECONDS = 60.0
+# One scan of the rows and a look at each drive's space.
+LOOK_SECONDS = 10.0
+
+# While space is short, whoever deletes wants it back soon.
+SHORT_LOOK_SECONDS = 2.0
 
 
 def space_is_short(usages: Sequence[DriveUsage]) -> bool:
@@ -102,7 +106,7 @@ class Collector:
         return State.BUSY
 
     async def wait_for_work(self) -> None:
-        await self._wake.wait(LOOK_SECONDS)
+        await self._wake.wait(SHORT_LOOK_SECONDS if self.grace_gave_way else LOOK_SECONDS)
 
     async def _horizon(self) -> int:
         usages = []
@@ -113,7 +117,7 @@ class Collector:
                 continue
         short = space_is_short(usages)
         if short != self._told:
-            await self._saver.save(CollectRecord(grace_gave_way=short))
+            await self._saver.keep(CollectRecord(grace_gave_way=short))
             self._told = short
         return horizon(self._clock.now_ns(), self._grace_seconds, short=short)
 

@@ -22,6 +22,7 @@ from typing import Protocol
 from holdfast.cluster.heal import LiveLayouts
 from holdfast.core.errors import Corrupt, HoldfastError
 from holdfast.core.ids import BlockId, Buffer, ContentId, DriveId, SessionId
+from holdfast.drives.interface import DriveUsage
 from holdfast.erasure.code import BlockRef, Code
 
 # A session whose heartbeat stood still for this long, by the clock of whoever watches it, is expired. Long enough for a
@@ -220,6 +221,13 @@ class Compactable(Protocol):
     @property
     def id(self) -> DriveId: ...
 
-    async def compact(self) -> bool:
-        """One bounded step. True when there may be more to do."""
+    async def usage(self) -> DriveUsage:
+        """Raises NodeDown."""
+        ...
+
+    async def compact(self, *, thoroughly: bool) -> bool:
+        """One bounded step; `thoroughly` also for little gain. True when there may be more to do.
+
+        Raises Full, NodeDown, Corrupt.
+        """
         ...

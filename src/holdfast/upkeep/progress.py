@@ -13,7 +13,7 @@ from typing import ClassVar, Generic, Self, TypeVar
 import msgspec
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import NotFound
+from holdfast.core.errors import Full, NotFound
 from holdfast.upkeep.interface import Catalogue
 from holdfast.upkeep.worker import TRANQUILITY_LOOKING, State, Wake
 
@@ -67,12 +67,20 @@ class Saver:
         self._saved_at = clock.monotonic()
 
     async def save(self, record: Record) -> None:
+        """Raises what `save_progress` does: for orders, which must not be lost."""
         await self._catalogue.save_progress(self._name, record.encode())
         self._saved_at = self._clock.monotonic()
 
-    async def save_seldom(self, record: Record) -> None:
-        if self._clock.monotonic() - self._saved_at >= SAVE_SECONDS:
+    async def keep(self, record: Record) -> None:
+        """Save progress. On a full store it is lost: the work goes on, it may be what makes room."""
+        try:
             await self.save(record)
+        except Full:
+            self._saved_at = self._clock.monotonic()
+
+    async def keep_seldom(self, record: Record) -> None:
+        if self._clock.monotonic() - self._saved_at >= SAVE_SECONDS:
+            await self.keep(record)
 
 
 class PassRecord(Record):
@@ -122,16 +130,16 @@ class Passes(Generic[P]):
         self._counted_at = now
         if not record.under_way:
             if not self._due(record):
-                await self._saver.save_seldom(record)
+                await self._saver.keep_seldom(record)
                 return State.IDLE
             self._begin(record)
             record.under_way = True
         if await self._step(record):
-            await self._saver.save_seldom(record)
+            await self._saver.keep_seldom(record)
             return State.BUSY
         self._end(record)
         record.under_way, record.rested = False, 0.0
-        await self._saver.save(record)
+        await self._saver.keep(record)
         return State.IDLE
 
     async def wait_for_work(self) -> None:

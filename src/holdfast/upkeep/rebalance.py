@@ -105,7 +105,7 @@ class Rebalancer:
         if not batch.more:
             return await self._end_pass(record)
         self._walk = walk
-        await self._saver.save_seldom(record)
+        await self._saver.keep_seldom(record)
         return State.BUSY
 
     async def wait_for_work(self) -> None:
@@ -157,7 +157,7 @@ class Rebalancer:
             record.settled_version = record.layout_version
         record.after, record.behind = b"", 0
         record.waited, record.waiting = record.waiting, 0
-        await self._saver.save(record)
+        await self._saver.keep(record)
         # What waits for a drive is looked at again later; otherwise the pass that proves there is no more comes now.
         return State.IDLE if record.waited else State.BUSY
 

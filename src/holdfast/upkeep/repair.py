@@ -84,7 +84,7 @@ class Repairer:
             step.count = await self._repair(tasks)
         self._after = tasks[-1].key
         told = self._told or RepairRecord()
-        await self._saver.save_seldom(RepairRecord(1, self._rate.per_second, told.waiting, told.lost))
+        await self._saver.keep_seldom(RepairRecord(1, self._rate.per_second, told.waiting, told.lost))
         return State.BUSY
 
     async def wait_for_work(self) -> None:
@@ -98,7 +98,7 @@ class Repairer:
         told = RepairRecord(1, self._rate.per_second, self._seen_waiting, self._seen_lost)
         self._after, self._seen_waiting, self._seen_lost = None, 0, 0
         if self._told is None or (told.waiting, told.lost) != (self._told.waiting, self._told.lost):
-            await self._saver.save(told)
+            await self._saver.keep(told)
         self._told = told
 
     async def _repair(self, tasks: Sequence[RepairTask]) -> int:

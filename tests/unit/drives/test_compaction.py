@@ -1,11 +1,15 @@
 """Compaction gives space back and changes nothing that can be seen."""
 
 import asyncio
+from pathlib import Path
 
-from holdfast.core.limits import MIB
+from holdfast.core.errors import Full
+from holdfast.core.limits import KIB, MIB
 from holdfast.drives import compaction
-from holdfast.drives.directory import DirectoryDrive
-from holdfast.testing.drive_suite import assert_holds, key_of, list_all, make_fragment
+from holdfast.drives.directory import DirectoryDrive, DriveSizes
+from holdfast.drives.os_disk import OsDisk
+from holdfast.testing.drive_suite import assert_holds, key_of, list_all, make_fragment, refusal
+from holdfast.testing.faulty_disk import FaultyDisk
 from tests.unit.drives.opened import Opened
 
 
@@ -131,3 +135,42 @@ async def test_many_small_segments_are_merged(opened: Opened) -> None:
     assert len(opened.segments()) <= compaction.SMALL_SEGMENTS_MAX_COUNT
     for number in range(compaction.SMALL_SEGMENTS_MAX_COUNT):
         await assert_holds(drive, make_fragment(number))
+
+
+async def test_a_full_drive_whose_dead_lie_evenly_gives_their_space_back(tmp_path: Path) -> None:
+    """No segment is mostly dead, so each has to be rewritten somewhere before it can go."""
+    disk = FaultyDisk(OsDisk(), root=tmp_path / "drive")
+    disk.quota_bytes = 16 * MIB
+    sizes = DriveSizes(segment=MIB, allocation=256 * KIB, index_map=64 * KIB, reserve=64 * KIB)
+    opened = Opened(tmp_path / "drive", disk=disk, sizes=sizes)
+    drive = await opened.open()
+    stored: list[int] = []
+
+    async def fill() -> None:
+        for number in range(10_000):
+            await drive.put([make_fragment(number, 50 * KIB)])
+            stored.append(number)
+
+    await refusal(Full, fill())
+    await opened.close()
+    drive = await opened.open()
+    await drive.delete([key_of(number) for number in stored[::4]])
+    while (await drive.compact(budget_bytes=MIB, wasted_share=0.05)).segment is not None:
+        pass
+    for number in range(10_000, 10_000 + len(stored) // 6):
+        await drive.put([make_fragment(number, 50 * KIB)])
+    await assert_holds(drive, make_fragment(stored[1], 50 * KIB))
+    await opened.close()
+
+
+async def test_what_others_hold_open_is_given_back_and_they_read_on(opened: Opened) -> None:
+    drive = await closed_segment(opened, 20)
+    (segment,) = opened.segments()
+    other = await opened.open()
+    await assert_holds(other, make_fragment(15, 20_000))
+    with segment.open("rb") as held:
+        await drive.delete([key_of(number) for number in range(15)])
+        await compact_all(drive)
+        assert not segment.exists()
+        assert held.read() == b""
+    await assert_holds(other, make_fragment(15, 20_000))

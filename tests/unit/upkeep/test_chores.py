@@ -2,8 +2,9 @@
 
 import pytest
 
-from holdfast.core.errors import Unavailable
+from holdfast.core.errors import Full, Unavailable
 from holdfast.core.ids import ContentId, DriveId, SessionId
+from holdfast.drives.interface import DriveUsage
 from holdfast.erasure import Code, copies, erasure
 from holdfast.upkeep import recode
 from holdfast.upkeep.chores import Compaction, Periodic
@@ -97,16 +98,27 @@ async def test_compaction_goes_on_while_there_is_more() -> None:
     class Heap:
         id = DriveId(b"\xab" * 16)
         left = 3
+        free = 50
+        thoroughly = False
 
-        async def compact(self) -> bool:
+        async def usage(self) -> DriveUsage:
+            return DriveUsage(total=100, free=self.free, live=0, dead=0, fragments=0)
+
+        async def compact(self, *, thoroughly: bool) -> bool:
             self.left -= 1
+            self.thoroughly = thoroughly
             return self.left > 0
 
     heap = Heap()
     worker = Compaction(heap, World(1).clock)
     await settle(worker)
-    assert heap.left == 0
+    assert (heap.left, heap.thoroughly) == (0, False)
     assert worker.name == "compact abababab"
+    unhurried = worker.tranquility
+    heap.free = 1
+    await settle(worker)
+    assert heap.thoroughly
+    assert worker.tranquility < unhurried
 
 
 async def test_periodic_calls_at_once() -> None:
@@ -137,8 +149,21 @@ def test_progress_comes_back_as_it_was() -> None:
 async def test_progress_is_saved_seldom() -> None:
     world = World(1)
     saver = Saver(world, "name", world.clock)
-    await saver.save_seldom(Record())
+    await saver.keep_seldom(Record())
     assert not world.progress
     await world.clock.advance(SAVE_SECONDS)
-    await saver.save_seldom(Record())
+    await saver.keep_seldom(Record())
     assert set(world.progress) == {"name"}
+
+
+async def test_a_full_store_loses_progress_and_not_orders() -> None:
+    world = World(1)
+
+    async def full(name: str, data: bytes) -> None:
+        raise Full("no room")
+
+    world.save_progress = full  # type: ignore[method-assign]
+    saver = Saver(world, "name", world.clock)
+    await saver.keep(Record())
+    with pytest.raises(Full):
+        await saver.save(Record())

@@ -94,6 +94,9 @@ class FrailDrive:
             raise Corrupt("rotten")
         return part
 
+    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+        raise BlockingIOError
+
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
         self._check()
         return await self.inner.has(keys)
