@@ -30,9 +30,9 @@ from holdfast.drives.identity import Identity, check_identity, read_identity
 from holdfast.drives.index import MAP_BYTES, RECOVERIES_MAX_COUNT, Index, StaleIndex, acquire_index, release_index
 from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart
 from holdfast.drives.limits import check_fragment_limits
-from holdfast.drives.reader import Reader
+from holdfast.drives.reader import LOOP_READ_MAX_BYTES, Reader
 from holdfast.drives.records import PAGE_BYTES, Kind
-from holdfast.drives.reserve import RESERVE_MAX_BYTES, RESERVE_SHARE, Reserve
+from holdfast.drives.reserve import NO_SPACE, RESERVE_MAX_BYTES, RESERVE_SHARE, Reserve
 from holdfast.drives.rows import Row
 from holdfast.drives.segments import ALLOCATION_STEP_BYTES, SEGMENT_MAX_BYTES
 
@@ -303,6 +303,8 @@ def _acquire(
     while True:
         try:
             return acquire_index(directory, disk, drive, randomness, map_bytes)
-        except Full:
-            if not reserve.release():
+        except (Full, OSError) as error:
+            # Even a sound index is marked as in use, which takes a page.
+            has_room = isinstance(error, OSError) and error.errno not in NO_SPACE
+            if has_room or not reserve.release():
                 raise

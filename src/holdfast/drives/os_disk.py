@@ -151,6 +151,10 @@ class OsDisk:
             while view:
                 view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)
+        except OSError:
+            # On a full disk it must not take the last page.
+            temporary.unlink(missing_ok=True)
+            raise
         finally:
             os.close(descriptor)
         temporary.rename(path)

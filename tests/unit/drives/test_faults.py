@@ -139,6 +139,16 @@ async def test_a_full_drive_opens_and_closes(faulty: Opened, disk: FaultyDisk) -
     await refusal(NotFound, drive.get(key_of(0)))
 
 
+async def test_a_drive_opens_when_not_even_its_state_can_be_written(faulty: Opened, disk: FaultyDisk) -> None:
+    drive = await faulty.open()
+    await drive.put([make_fragment(0)])
+    await faulty.close()
+    disk.faults.append(Fault("replace_file", "state", times=1, error=errno.ENOSPC))
+    drive = await faulty.open()
+    assert disk.faults[0].struck.is_set()
+    await assert_holds(drive, make_fragment(0))
+
+
 async def test_no_space_in_the_middle_of_a_write(faulty: Opened, disk: FaultyDisk) -> None:
     drive = await faulty.open()
     await drive.put([make_fragment(0)])
