@@ -18,7 +18,7 @@ from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import MIB
-from holdfast.gateways.s3 import checksums, xml
+from holdfast.gateways.s3 import checksums, sigv2, xml
 from holdfast.gateways.s3.access_log import AccessLog
 from holdfast.gateways.s3.body import DRAIN_MAX_BYTES, Body, ClientGone, Receive
 from holdfast.gateways.s3.call import (
@@ -233,11 +233,11 @@ class _Exchange:
             form = await self._open_form(services, path, host_bucket, now_ns)
             if form is not None:
                 return await POST_OBJECT.serve(form)
-        signed = SignedRequest(method, path, pairs, self.headers, _other_hosts(host, scope.get("server")))
+        signed = SignedRequest(method, path, pairs, self.headers, _other_hosts(host, scope.get("server")), host_bucket)
         identity = verify(signed, services.credentials, app.settings.region, now_ns / 1e9)
         self._access_key = identity.access_key
         self._bucket, self._key = split_path(path, host_bucket)
-        query = self._take_query(pairs)
+        query = self._take_query(pairs, version_2=identity.version_2)
         self._verb = verb = route(method, self._bucket, self._key, query, self.headers)
         access = access_of(services.credentials, identity.access_key)
         if verb.needs is not None:
@@ -287,17 +287,19 @@ class _Exchange:
         self._checked = self._app.clock.monotonic()
         return form
 
-    def _take_query(self, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    def _take_query(self, pairs: list[tuple[str, str]], *, version_2: bool) -> dict[str, str]:
         """The parameters by name, the first of each; those that stand for headers join the headers.
 
-        Presigned URLs carry signed `x-amz-*` headers in their query.
+        Presigned URLs carry signed `x-amz-*` headers in their query, those of version 2 others too.
         """
         query: dict[str, str] = {}
         for name, value in pairs:
             lower = name.lower()
-            if lower.startswith("x-amz-"):
+            if lower.startswith("x-amz-") or (version_2 and lower in sigv2.HEADERS):
                 if lower not in _SIGNATURE_PARAMETERS:
                     self.headers.setdefault(lower, value)
+            elif version_2 and name in sigv2.QUERY_FIELDS:
+                continue
             else:
                 query.setdefault(name, value)
             if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from holdfast.gateways.s3 import sigv2
 from holdfast.gateways.s3.errors import S3Error
 
 _EXPIRATION = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?Z", re.ASCII)
-_UNCONDITIONAL = frozenset(("file", "policy", "x-amz-signature"))
+_UNCONDITIONAL = frozenset(("file", "policy", "x-amz-signature", *sigv2.FORM_FIELDS))
 _IGNORED_PREFIX = "x-ignore-"
 _RANGE_MAX = 2**63
 

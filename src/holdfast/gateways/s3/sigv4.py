@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from holdfast.core.errors import NotFound
 from holdfast.core.limits import CLOCK_SKEW_MAX_SECONDS, PRESIGN_MAX_SECONDS
+from holdfast.gateways.s3 import sigv2
 from holdfast.gateways.s3.errors import S3Error, not_implemented
 from holdfast.objects.access import Access
 
@@ -75,6 +76,8 @@ class SignedRequest(Struct, frozen=True):
     """Lower-case names; values of repeated headers joined by ","; text is the bytes seen as ISO 8859-1."""
     hosts: tuple[str, ...] = ()
     """Other spellings of `host` to accept: a proxy in front may have cut or added the port."""
+    host_bucket: str = ""
+    """The bucket that the host names; "" in path style."""
 
 
 class SigningKey:
@@ -116,6 +119,7 @@ class Identity(Struct, frozen=True):
     signing_key: SigningKey
     timestamp: str
     scope: str
+    version_2: bool = False
 
 
 def canonical_path(path: bytes) -> str:
@@ -156,12 +160,35 @@ def verify(request: SignedRequest, credentials: Credentials, region: str, now: f
     if authorization is None:
         if presigned:
             return _verify_presigned(request, credentials, region, now)
-        if any(name in ("Signature", "AWSAccessKeyId") for name, _ in request.query):
-            raise S3Error("InvalidRequest", "Signature version 2 is not accepted. Please use AWS4-HMAC-SHA256.")
+        if any(name in sigv2.QUERY_FIELDS for name, _ in request.query):
+            return _verify_version_2(request, credentials, now)
         raise S3Error("AccessDenied", "Access Denied")
     if presigned:
         raise S3Error("InvalidArgument", "Only one auth mechanism allowed")
     return _verify_header(request, authorization, credentials, region, now)
+
+
+def _verify_version_2(request: SignedRequest, credentials: Credentials, now: float) -> Identity:
+    values = dict(request.query)
+    if len(values) < len(request.query) or not values.keys() >= sigv2.QUERY_FIELDS:
+        raise S3Error(
+            "AccessDenied", "Query-string authentication requires AWSAccessKeyId, Signature and Expires, once"
+        )
+    sigv2.check_expiry(values["Expires"], now)
+    given = {name.lower(): value for name, value in values.items()} | dict(request.headers)
+    if "x-amz-security-token" in given:
+        raise S3Error("InvalidToken", "The provided token is malformed or otherwise invalid.")
+    text = sigv2.string_to_sign(request.method, request.path, request.host_bucket, values, request.headers)
+    access_key, signature = values["AWSAccessKeyId"], values["Signature"]
+    secret = _secret(credentials, access_key)
+    if not sigv2.matches(secret, text, signature):
+        raise _mismatch(access_key)
+    payload = given.get("x-amz-content-sha256", UNSIGNED_PAYLOAD)
+    _check_payload(payload)
+    if payload in STREAMING:
+        raise not_implemented(f"x-amz-content-sha256: {payload}")
+    # Chunks are signed with a key of version 4; there are none.
+    return Identity(access_key, payload, signature, signing_key(secret, "", ""), "", "", version_2=True)
 
 
 def verify_form(fields: Mapping[str, str], credentials: Credentials, region: str) -> str:
@@ -169,8 +196,8 @@ def verify_form(fields: Mapping[str, str], credentials: Credentials, region: str
 
     There is no time to compare: the policy says itself when it expires.
     """
-    if "awsaccesskeyid" in fields or "signature" in fields:
-        raise S3Error("InvalidRequest", "Signature version 2 is not accepted. Please use AWS4-HMAC-SHA256.")
+    if sigv2.FORM_FIELDS & fields.keys():
+        return _verify_form_version_2(fields, credentials)
     missing = [name for name in _FORM_FIELDS if name not in fields]
     if missing:
         raise S3Error("InvalidArgument", f"Bucket POST must contain a field named '{missing[0]}'.")
@@ -184,6 +211,17 @@ def verify_form(fields: Mapping[str, str], credentials: Credentials, region: str
     access_key, _, key_region = _split_credential(fields["x-amz-credential"], timestamp, region, "InvalidArgument")
     key = signing_key(_secret(credentials, access_key), timestamp[:8], key_region)
     if not hmac.compare_digest(key.sign(fields["policy"].encode()), signature if signature.isascii() else ""):
+        raise _mismatch(access_key)
+    return access_key
+
+
+def _verify_form_version_2(fields: Mapping[str, str], credentials: Credentials) -> str:
+    if any(name in fields for name in _FORM_FIELDS):
+        raise S3Error("InvalidArgument", "Only one auth mechanism allowed")
+    if not fields.keys() >= sigv2.FORM_FIELDS:
+        raise S3Error("InvalidArgument", "Bucket POST must contain both AWSAccessKeyId and signature.")
+    access_key = fields["awsaccesskeyid"]
+    if not sigv2.matches(_secret(credentials, access_key), fields["policy"].encode(), fields["signature"]):
         raise _mismatch(access_key)
     return access_key
 
@@ -398,6 +436,8 @@ def _check_skew(timestamp: str, now: float) -> None:
 
 
 def _check_expiry(timestamp: str, expires: str, now: float) -> None:
+    if expires.startswith("-") and expires[1:].isdecimal():
+        raise S3Error("AccessDenied", "Request has expired", details={"X-Amz-Expires": expires})
     if not expires.isascii() or not expires.isdigit() or len(expires) > 9:
         raise _bad_query("X-Amz-Expires should be a number")
     seconds = int(expires)

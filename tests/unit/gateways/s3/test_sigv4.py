@@ -159,7 +159,7 @@ def test_published_presigned_example() -> None:
         ("X-Amz-Date", "20130524T250000Z", "AccessDenied"),
         ("X-Amz-Expires", "604801", "AuthorizationQueryParametersError"),
         ("X-Amz-Expires", "0", "AuthorizationQueryParametersError"),
-        ("X-Amz-Expires", "-1", "AuthorizationQueryParametersError"),
+        ("X-Amz-Expires", "-1", "AccessDenied"),
         ("X-Amz-Expires", "x", "AuthorizationQueryParametersError"),
         ("X-Amz-Expires", "604800", "SignatureDoesNotMatch"),
         ("X-Amz-SignedHeaders", "range", "AuthorizationQueryParametersError"),
