@@ -14,6 +14,14 @@ from holdfast.meta.interface import Change, Expectation, Fold, IsEmpty, Put
 # Sixteen of the largest rows, or 16,384 rows of 2 KiB.
 COMMIT_MAX_BYTES = 16 * ROW_VALUE_MAX_BYTES
 
+# How long a drive may take for one call before it counts as lost. Longer than a disk tries to read a bad sector (7 s
+# where that is bounded) and than a write waits behind what a busy disk has queued; short enough that a commit is
+# answered, after one such wait, before clients give up (60 s is usual).
+DRIVE_SUSPECT_SECONDS = 15.0
+
+# As much for upkeep, for which nobody waits, and which syncs checkpoints of gigabytes at once.
+UPKEEP_SUSPECT_SECONDS = 120.0
+
 
 def check_key(key: bytes) -> None:
     """Raises InvalidRequest unless `key` may name a row: 1 to ROW_KEY_MAX_BYTES bytes."""

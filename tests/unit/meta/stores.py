@@ -8,6 +8,7 @@ from pathlib import Path
 from holdfast.core.disk import Disk
 from holdfast.core.ids import DriveId, StoreId
 from holdfast.drives.os_disk import OsDisk
+from holdfast.meta.local.bounded import Patience
 from holdfast.meta.local.engine import LocalMeta
 from holdfast.meta.local.mirror import Sizes
 from holdfast.meta.local.setup import create_local, open_local
@@ -43,9 +44,15 @@ class Place:
         create_local(self.drives, store=STORE, losses=self.losses, disk=disk or OsDisk(), sizes=SMALL)
         return self
 
-    async def open(self, disk: Disk | None = None, sizes: Sizes = SMALL) -> LocalMeta:
+    async def open(self, disk: Disk | None = None, sizes: Sizes = SMALL, patience: Patience | None = None) -> LocalMeta:
         return await open_local(
-            self.drives, store=STORE, run=self.run, disk=disk or OsDisk(), randomness=Chance(), sizes=sizes
+            self.drives,
+            store=STORE,
+            run=self.run,
+            disk=disk or OsDisk(),
+            randomness=Chance(),
+            sizes=sizes,
+            patience=patience,
         )
 
     def forget_views(self) -> None:

@@ -38,7 +38,7 @@ async def test_upkeep_that_fills_a_spare_slowly_leaves_the_records_alone(tmp_pat
     """It is held up while it writes zeros; meanwhile the committer needs a spare, and then another segment."""
     place = Place(tmp_path, 1, 0).create()
     go_on = Event()
-    fault = Fault("write", "spare.new", error=0, until=go_on, thread="meta-care")
+    fault = Fault("write", "spare.new", error=0, until=go_on, times=1)
     disk = FaultyDisk(OsDisk())
     disk.faults.append(fault)
     async with await place.open(disk) as meta:

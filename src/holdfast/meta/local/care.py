@@ -64,7 +64,7 @@ class Care:
         self.trouble = ""
         """Why the last `tend` did not end well."""
         self._store = store
-        self._disk = store.disk
+        self._disk = store.upkeep_disk
         self._run = store.run
         self._under_lock = under_lock
 
@@ -242,9 +242,8 @@ class Care:
                 blocks = encode_checkpoint(self._store.store, position, self._rows(view, transaction))
                 if not write_checkpoints(self._disk, [path], position.sequence, blocks):
                     return False
-            mirror = Mirror(self._disk, drive, path)
-            mirror.prepare(self._store.sizes.segment, self._store.sizes.reserve)
-            self._under_lock(lambda: self._store.add_mirror(mirror, position))
+            Mirror(self._disk, drive, path).prepare(self._store.sizes.segment, self._store.sizes.reserve)
+            self._under_lock(lambda: self._store.add_mirror(drive, position))
         except OSError:
             return False
         return True
@@ -344,7 +343,7 @@ class Care:
     def _verify_log(self, starts: Mapping[Mirror, Position], end: Position) -> tuple[bool, list[Finding]]:
         """Whether the chain can be followed to `end`; what was found and patched on the way."""
         found: dict[DriveId, int] = {}
-        log = MirrorSet(tuple(starts), self._store.pool, self._store.sizes.segment)
+        log = MirrorSet(tuple(starts), self._disk, self._store.sizes.segment)
         position = min(starts.values(), key=lambda start: start.sequence)
         try:
             while position.sequence < end.sequence:
@@ -365,7 +364,7 @@ class Care:
 
     def _view_is_right(self, mirrors: Sequence[Mirror], view: View, transaction: Transaction, end: Position) -> bool:
         """Whether a second view, made of checkpoint and log up to `end`, holds the same rows."""
-        log = MirrorSet(mirrors, self._store.pool, self._store.sizes.segment)
+        log = MirrorSet(mirrors, self._disk, self._store.sizes.segment)
         second = build_view(self._disk, self._store.randomness, self._store.store, mirrors)
         try:
             _replay(log, second, end)

@@ -176,9 +176,6 @@ class Mirror:
             self._disk.unlink(target)
             self._disk.sync_directory(self.path)
 
-    def has_spare(self) -> bool:
-        return self._disk.exists(self.path / SPARE_NAME) and self._disk.exists(self.path / RESERVE_NAME)
-
     def prepare(self, segment_bytes: int, reserve_bytes: int) -> None:
         """Make the spare and the reserve, if they are not there. OSError(ENOSPC) when there is no room."""
         self._fill(RESERVE_NAME, reserve_bytes, written=False)

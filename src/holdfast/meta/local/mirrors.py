@@ -6,18 +6,25 @@ one that is whole on any of them is completed on all. That is right because nobo
 whose answer is still owed may take effect. It is needed because it may have been acknowledged: it was on every mirror
 then, and the others may have been lost since. A record that is whole on none was never acknowledged, and the next one
 overwrites it. Only the last record can be on some mirrors and not on others, for one is under way at a time.
+
+A mirror whose drive does not answer in time has failed. Then what was begun on it may still be using the `Mirror`: who
+gets that error lets go of it.
 """
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from holdfast.core.errors import Corrupt, Full
 from holdfast.core.ids import Buffer
+from holdfast.meta.local.bounded import BoundedDisk
 from holdfast.meta.local.log import Position, Record, encode_record, following
 from holdfast.meta.local.mirror import Mirror
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+T = TypeVar("T")
 
 Failures = dict[Mirror, OSError]
 
@@ -33,9 +40,9 @@ class MirrorFailed(Exception):
 class MirrorSet:
     """The current mirrors, in order of preference."""
 
-    def __init__(self, mirrors: Sequence[Mirror], pool: ThreadPoolExecutor, segment_bytes: int) -> None:
+    def __init__(self, mirrors: Sequence[Mirror], disk: BoundedDisk, segment_bytes: int) -> None:
         self.mirrors = tuple(mirrors)
-        self._pool = pool
+        self._disk = disk
         self._segment_bytes = segment_bytes
 
     def close(self) -> None:
@@ -44,21 +51,16 @@ class MirrorSet:
 
     def each(self, action: Callable[[Mirror], None], mirrors: Sequence[Mirror] | None = None) -> Failures:
         """Do something on mirrors at the same time; those on which it failed."""
-        failures: Failures = {}
-
-        def attempt(mirror: Mirror) -> None:
-            try:
-                action(mirror)
-            except OSError as error:
-                failures[mirror] = error
-
         chosen = self.mirrors if mirrors is None else mirrors
-        tasks = [self._pool.submit(attempt, mirror) for mirror in chosen[1:]]
-        for mirror in chosen[:1]:
-            attempt(mirror)
-        for task in tasks:
-            task.result()
-        return failures
+        outcomes = self._disk.call_each({mirror.drive: partial(action, mirror) for mirror in chosen})
+        return {mirror: error for mirror in chosen if (error := outcomes[mirror.drive]) is not None}
+
+    def _on(self, mirror: Mirror, action: Callable[[], T]) -> T:
+        """Do something of several steps on one mirror. Raises MirrorFailed."""
+        try:
+            return self._disk.call(mirror.drive, action)
+        except OSError as error:
+            raise MirrorFailed(mirror, error) from error
 
     def append(self, position: Position, payload: Buffer, epoch: int) -> tuple[Position, Failures]:
         """Write a record behind `position`, durably; the new position, and the mirrors that failed.
@@ -109,7 +111,7 @@ class MirrorSet:
             last = (position, after, record)
             position = after
         for mirror in self.mirrors:
-            if self._claims_more(mirror, position):
+            if self._on(mirror, partial(mirror.claims_more, position)):
                 raise Corrupt(
                     f"the metadata log in {mirror.path} goes on behind record {position.sequence}, but record"
                     f" {position.sequence + 1} is whole on no mirror: commits were lost to more failures than the store"
@@ -123,22 +125,13 @@ class MirrorSet:
             for mirror, error in self.each(lambda mirror: mirror.unroll(position.sequence + 1)).items():
                 raise MirrorFailed(mirror, error)
 
-    def _claims_more(self, mirror: Mirror, position: Position) -> bool:
-        try:
-            return mirror.claims_more(position)
-        except OSError as error:
-            raise MirrorFailed(mirror, error) from error
-
     def next(self, position: Position) -> tuple[Position, Record] | None:
         """The record behind `position`, from the first mirror that has it whole; mirrors before that are patched."""
         places = [(position.segment, position.offset), (position.sequence + 1, 0)]
         for segment, offset in places:
             lacking: list[Mirror] = []
             for mirror in self.mirrors:
-                try:
-                    record = mirror.read_next(position, segment, offset)
-                except OSError as error:
-                    raise MirrorFailed(mirror, error) from error
+                record = self._on(mirror, partial(mirror.read_next, position, segment, offset))
                 if record is None:
                     lacking.append(mirror)
                     continue
@@ -158,13 +151,11 @@ class MirrorSet:
         if found is None:
             return None
         after, record = found
-        lacking: list[Mirror] = []
-        for mirror in mirrors:
-            try:
-                if mirror.read_next(position, after.segment, after.last) is None:
-                    lacking.append(mirror)
-            except OSError as error:
-                raise MirrorFailed(mirror, error) from error
+        lacking = [
+            mirror
+            for mirror in mirrors
+            if self._on(mirror, partial(mirror.read_next, position, after.segment, after.last)) is None
+        ]
         self._write(lacking, position, after, record)
         return after, lacking
 

@@ -7,15 +7,17 @@ nobody else there, makes it anew from the drives. So it goes to the operating sy
 - `members`  locked shared by everyone who has the store open: who gets it exclusively is alone
 - `control`  one page that all map: `generation` rises whenever `state` changed; `dirty` says that the holder of the
              lock began something, and is set when it died before it ended; `tight` that space is short
+- `late-*`   locked while a call to that drive, which somebody gave up, may still take effect (see `bounded`)
 - `care`     locked by the process that sees to checkpoints and mirrors
 - `state`    epoch, mirrors, paths, the view's place: written under the lock, read when the generation changed
 
-Rule. Everything but reading `generation` happens under the lock.
+Rule. Everything but reading `generation`, and what concerns late drives, happens under the lock.
 """
 
 import fcntl
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +35,11 @@ CHANGING = 2
 """The mirrors, or the view, were being changed: the witnesses say what holds."""
 
 _CONTROL_BYTES = 4096
-_GENERATION, _DIRTY, _TIGHT = range(3)
+_GENERATION, _DIRTY, _TIGHT, _WAS_LATE = range(4)
+
+# struct flock of 64-bit Linux: type, whence, start, length, process. Locks of an open file, not of the process: another
+# descriptor of the same process sees them, and closing that leaves them be.
+_FLOCK = struct.Struct("@hhqqi4x")
 
 
 class State(msgspec.Struct, array_like=True, frozen=True):
@@ -160,6 +166,35 @@ class Run:
         temporary.write_bytes(_encoder.encode(state))
         temporary.replace(self.path / "state")
         self._words[_GENERATION] += 1
+
+    def _late_path(self, drive: bytes) -> Path:
+        return self.path / f"late-{drive.hex()}"
+
+    def hold_late(self, drive: bytes) -> int:
+        """Say to every process that a drive owes an answer, until the descriptor that this returns is closed."""
+        descriptor = os.open(self._late_path(drive), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+        except OSError:
+            os.close(descriptor)
+            raise
+        # Stays: it only says that it is worth looking.
+        self._words[_WAS_LATE] = 1
+        return descriptor
+
+    def is_late(self, drive: bytes) -> bool:
+        """Whether a drive owes any process an answer. Costs nothing in a run in which none ever did."""
+        if not self._words[_WAS_LATE]:
+            return False
+        try:
+            descriptor = os.open(self._late_path(drive), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            return bool(_FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         self._words.release()

@@ -14,6 +14,7 @@ from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk
 from holdfast.core.errors import AlreadyExists, Full, InvalidRequest, Unavailable
 from holdfast.core.ids import DriveId, StoreId
+from holdfast.meta.local.bounded import Patience
 from holdfast.meta.local.care import read_through
 from holdfast.meta.local.checkpoint import CheckpointReader, encode_checkpoint, write_checkpoints
 from holdfast.meta.local.engine import LocalMeta
@@ -139,6 +140,7 @@ async def open_local(
     disk: Disk,
     randomness: Randomness,
     sizes: Sizes | None = None,
+    patience: Patience | None = None,
 ) -> LocalMeta:
     """Open the metadata that is on these drives; any number of processes may, with the same run directory.
 
@@ -147,8 +149,15 @@ async def open_local(
     newest commit is here (the message says which drives are missing), Corrupt when more than `losses` were lost.
     """
     shared = Run(run)
-    local = LocalMeta(
-        Store(drives, store=store, run=shared, disk=disk, randomness=randomness, sizes=sizes or Sizes()), shared
+    hold = Store(
+        drives,
+        store=store,
+        run=shared,
+        disk=disk,
+        randomness=randomness,
+        sizes=sizes or Sizes(),
+        patience=patience or Patience(),
     )
+    local = LocalMeta(hold, shared)
     await local.start()
     return local

@@ -15,7 +15,7 @@ it by at most the record that the mark speaks of.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -33,18 +33,26 @@ from holdfast.core.errors import (
 )
 from holdfast.core.ids import DriveId, StoreId
 from holdfast.meta.local.batch import Commit, Outcome, check_and_apply
+from holdfast.meta.local.bounded import BoundedDisk, DriveThreads, Patience
 from holdfast.meta.local.fence import raise_fence
-from holdfast.meta.local.log import Position, decode_payload, encode_payload, encode_position, genesis
+from holdfast.meta.local.log import Position, decode_payload, encode_payload, genesis
 from holdfast.meta.local.mirror import Mirror, Sizes
 from holdfast.meta.local.mirrors import NO_ROOM, Failures, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import APPENDING, CHANGING, CLEAN, Run, State
 from holdfast.meta.local.view import Transaction, View, abandon, open_view
-from holdfast.meta.local.views import build_view, discard_view, find_view, write_origin
+from holdfast.meta.local.views import build_view, discard_view, find_view, leave_view
 from holdfast.meta.local.witness import FILE_NAME as WITNESS_NAME
-from holdfast.meta.local.witness import Testimony, Witness, check_quorum, encode_witness, establish, hear, hear_newest
-
-# Threads that write and sync mirrors and witnesses beside the caller's own: drives of a large machine.
-POOL_MAX_COUNT = 16
+from holdfast.meta.local.witness import (
+    Testimony,
+    Witness,
+    check_quorum,
+    encode_witness,
+    establish,
+    hear,
+    hear_newest,
+    inherited_roster,
+    reachable_mirrors,
+)
 
 # Records replayed in one transaction of the view, by the bytes of their payloads.
 _REPLAY_BYTES = 8 * 1024 * 1024
@@ -62,13 +70,16 @@ class Store:
         disk: Disk,
         randomness: Randomness,
         sizes: Sizes,
+        patience: Patience,
     ) -> None:
         self.store = store
         self.run = run
-        self.disk = disk
+        self._threads = DriveThreads(run, self._let_care)
+        self.disk = BoundedDisk(disk, self._threads, self._owners, patience.commit)
+        self.upkeep_disk = BoundedDisk(disk, self._threads, self._owners, patience.upkeep)
+        """The same drives, with more patience."""
         self.randomness = randomness
         self.sizes = sizes
-        self.pool = ThreadPoolExecutor(POOL_MAX_COUNT, thread_name_prefix="meta-mirror")
         self._paths = dict(drives)
         self._fences: dict[DriveId, File] = {}
         self._generation = -1
@@ -98,6 +109,12 @@ class Store:
         """Where every drive's metadata directory is, as far as any process has said."""
         shared = {DriveId(drive): Path(path) for drive, path in self._state.paths.items()} if self._state else {}
         return shared | self._paths
+
+    def _owners(self) -> dict[Path, DriveId]:
+        return {path: drive for drive, path in self.paths.items()}
+
+    def _let_care(self) -> None:
+        self.care_is_due = True
 
     # Opening and closing.
 
@@ -132,13 +149,10 @@ class Store:
         if self._view is None or not self.run.is_alone() or self.run.dirty != CLEAN:
             return
         try:
-            self.view.sync()
-            with self.view.reading() as transaction:
-                position = self.view.position(transaction)
-            write_origin(self.disk, self.view.path, encode_position(position))
-        except (OSError, lmdb.Error, Corrupt):
-            # The next start makes it again.
-            return
+            leave_view(self.disk, self.view)
+        except TimeoutError:
+            # It is still being synced, and cannot be closed.
+            self._view = None
 
     def close(self) -> None:
         """Let go of everything. No thread uses the store any more."""
@@ -148,7 +162,7 @@ class Store:
             self._mirrors.close()
         for fence in self._fences.values():
             fence.close()
-        self.pool.shutdown()
+        self._threads.close()
 
     def _fence(self, identity: bytes) -> None:
         for drive, path in self._paths.items():
@@ -205,7 +219,7 @@ class Store:
         return Mirror(self.disk, drive, paths[drive])
 
     def _mirror_set(self, mirrors: Sequence[Mirror]) -> MirrorSet:
-        return MirrorSet(mirrors, self.pool, self.sizes.segment)
+        return MirrorSet(mirrors, self.disk, self.sizes.segment)
 
     def _path_strings(self) -> dict[bytes, str]:
         return {drive: str(path) for drive, path in self.paths.items()}
@@ -277,11 +291,7 @@ class Store:
     def _ensure_spare(self) -> None:
         """Half a segment is left: if upkeep made no spare meanwhile, and none can be made, keep it for deletions."""
 
-        def ensure(mirror: Mirror) -> None:
-            if not mirror.has_spare():
-                mirror.prepare(self.sizes.segment, self.sizes.reserve)
-
-        failures = self.mirrors.each(ensure)
+        failures = self.mirrors.each(lambda mirror: mirror.prepare(self.sizes.segment, self.sizes.reserve))
         if any(error.errno in NO_ROOM for error in failures.values()):
             self.run.tight = True
 
@@ -323,7 +333,7 @@ class Store:
         if not rest:
             raise Ambiguous(f"no mirror of the metadata took the commit: {'; '.join(map(str, failures.values()))}")
         try:
-            self._new_epoch(hear(self.disk, self.store, self.paths), rest, position)
+            self._new_epoch(self._hear(), rest, position)
         except Unavailable as error:
             raise Ambiguous(f"a mirror of the metadata was lost, and {error}") from error
         for mirror in failures:
@@ -339,11 +349,11 @@ class Store:
     def testimony(self) -> Testimony:
         """What the drives' witnesses say now."""
         self.follow()
-        return self._hear()[0]
+        return self._hear_newest()[0]
 
     def write_witness(self, drive: DriveId) -> None:
         """Give a drive whose witness is damaged a new one, with the current epoch, which enough others hold."""
-        newest = self._hear()[1]
+        newest = self._hear_newest()[1]
         own = msgspec.structs.replace(newest, drive=drive)
         try:
             self.disk.replace_file(self.paths[drive] / WITNESS_NAME, encode_witness(own))
@@ -358,15 +368,16 @@ class Store:
             raise Unavailable("the last mirror of the metadata cannot be taken out")
         self._change_epoch(staying)
 
-    def add_mirror(self, mirror: Mirror, checkpoint: Position) -> None:
+    def add_mirror(self, drive: DriveId, checkpoint: Position) -> None:
         """Take in a mirror that holds a checkpoint: copy the log behind it, then count on it. Raises OSError."""
         self.follow()
         with self.view.reading() as transaction:
             position = self.view.position(transaction)
+        mirror = self._mirror(drive, self.paths)
         source = self.mirrors.mirrors[0]
         for segment in source.segments():
             if checkpoint.segment <= segment <= position.segment:
-                mirror.copy(source, segment)
+                self.disk.call(drive, partial(mirror.copy, source, segment))
         if not mirror.confirms(position):
             raise OSError(f"{mirror.path} does not hold the log's last record")
         self._change_epoch([*self.mirrors.mirrors, mirror])
@@ -403,7 +414,7 @@ class Store:
         with self.view.reading() as transaction:
             position = self.view.position(transaction)
         self.run.dirty = CHANGING
-        self._new_epoch(hear(self.disk, self.store, self.paths), mirrors, position, **changed)
+        self._new_epoch(self._hear(), mirrors, position, **changed)
         self.run.dirty = CLEAN
 
     # Putting right.
@@ -420,7 +431,7 @@ class Store:
             sequence=position.sequence,
             **changed,
         )
-        accepted = establish(self.disk, self.paths, testimony, proposal, self.pool)
+        accepted = establish(self.disk, self.paths, testimony, proposal, self.disk.call_each)
         self._mirrors = self._mirror_set(mirrors)
         self._publish(self._state_of(accepted, self.state.run, ""))
 
@@ -438,36 +449,25 @@ class Store:
             writable=writable,
         )
 
-    def _hear(self) -> tuple[Testimony, Witness]:
-        return hear_newest(self.disk, self.store, self.paths)
+    def _hear(self) -> Testimony:
+        return hear(self.disk, self.store, self.paths, self.disk.call_each)
+
+    def _hear_newest(self) -> tuple[Testimony, Witness]:
+        return hear_newest(self.disk, self.store, self.paths, self.disk.call_each)
 
     def _reachable(self, testimony: Testimony, newest: Witness) -> list[Mirror]:
         paths = self.paths
-        mirrors = [
-            self._mirror(DriveId(drive), paths) for drive in newest.mirrors if DriveId(drive) in testimony.witnesses
-        ]
-        if not mirrors:
-            missing = ", ".join(
-                f"{drive.hex()} ({testimony.silent.get(DriveId(drive), 'not given')})" for drive in newest.mirrors
-            )
-            raise Unavailable(f"every mirror of the newest metadata is missing: {missing}; bring back one of them")
-        return mirrors
+        return [self._mirror(drive, paths) for drive in reachable_mirrors(testimony, newest)]
 
     def _recover(self, identity: bytes, heirs: Mapping[DriveId, DriveId] | None = None) -> None:
         """Find the newest epoch, establish the next with the mirrors that there are, and complete the log on them."""
         heirs = heirs or {}
         self.run.dirty = CHANGING
-        testimony, newest = self._hear()
+        testimony, newest = self._hear_newest()
         mirrors = [mirror for mirror in self._reachable(testimony, newest) if mirror.drive not in heirs]
         if not mirrors:
             raise Unavailable("the last mirror of the metadata cannot be given up")
-        # An heir may have its own place already, by a change of the roster that was cut off: nobody counts twice.
-        roster = tuple(dict.fromkeys(heirs.get(DriveId(drive), drive) for drive in newest.roster))
-        if len(roster) <= newest.losses:
-            raise Unavailable(
-                f"{len(roster)} drives are too few for metadata of which {newest.losses} may be lost: give each lost"
-                " drive an heir that is not a drive of the store yet"
-            )
+        roster = inherited_roster(newest, heirs)
         while True:
             # Commits may follow from here on, so first of all this epoch must be the one that every start sees.
             accepted = establish(
@@ -479,7 +479,7 @@ class Store:
                     mirrors=tuple(mirror.drive for mirror in mirrors),
                     roster=roster,
                 ),
-                self.pool,
+                self.disk.call_each,
                 lost=tuple(heirs),
             )
             if self._mirrors is not None:
@@ -491,7 +491,7 @@ class Store:
             mirrors = [mirror for mirror in mirrors if mirror not in bad]
             if not mirrors:
                 raise Corrupt("no mirror of the metadata could be read to its end")
-            testimony, newest = self._hear()
+            testimony, newest = self._hear_newest()
         self._publish(self._state_of(accepted, identity, ""))
         self.run.dirty = CLEAN
 
@@ -517,11 +517,12 @@ class Store:
                 f"the log ends with record {position.sequence}, and had {newest.sequence}: commits were lost to more"
                 " failures than the store was made for; restore the metadata from a backup"
             )
-        return [mirror for mirror in mirrors if not mirror.confirms(position)]
+        confirmed = self.disk.call_each({mirror.drive: partial(mirror.confirms, position) for mirror in mirrors})
+        return [mirror for mirror in mirrors if confirmed[mirror.drive] is not True]
 
     def _open_read_only(self, identity: bytes, reason: Unavailable) -> None:
         """Serve what is known to be newest although no new epoch can be established. Raises Unavailable, Corrupt."""
-        testimony, newest = self._hear()
+        testimony, newest = self._hear_newest()
         mirrors = self._reachable(testimony, newest)
         self._mirrors = self._mirror_set(mirrors)
         self._view = find_view(self.disk, mirrors)

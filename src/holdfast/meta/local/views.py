@@ -17,9 +17,10 @@ from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk
 from holdfast.core.errors import Corrupt
 from holdfast.core.ids import StoreId
+from holdfast.meta.local.bounded import BoundedDisk
 from holdfast.meta.local.checkpoint import CheckpointReader, checkpoint_name, checkpoint_numbers
 from holdfast.meta.local.log import Position, encode_position, genesis
-from holdfast.meta.local.mirror import Mirror
+from holdfast.meta.local.mirror import Mirror, segment_numbers
 from holdfast.meta.local.view import View, abandon, open_view
 from holdfast.meta.local.witness import FILE_NAME as WITNESS_NAME
 
@@ -50,11 +51,28 @@ def write_origin(disk: Disk, view: Path, synced: bytes) -> None:
     disk.replace_file(view / ORIGIN_NAME, msgspec.msgpack.encode(origin))
 
 
+def leave_view(disk: BoundedDisk, view: View) -> None:
+    """The orderly end of the last process: from now on the view may be believed after a reboot, too.
+
+    Raises TimeoutError when the drive does not answer. Whatever else fails only means that the next start makes the
+    view again.
+    """
+    try:
+        with view.reading() as transaction:
+            position = view.position(transaction)
+        disk.call(disk.drive_of(view.path), view.sync)
+        write_origin(disk, view.path, encode_position(position))
+    except TimeoutError:
+        raise
+    except (OSError, lmdb.Error, Corrupt):
+        return
+
+
 def find_view(disk: Disk, mirrors: Sequence[Mirror]) -> View | None:
     """The view of an earlier run that may be believed and that the log confirms; the others are removed."""
     believed: View | None = None
     for mirror in mirrors:
-        for name in disk.list_directory(mirror.path):
+        for name in _names(disk, mirror):
             if not name.startswith(PREFIX):
                 continue
             view = None if believed else _believable(disk, mirror.path / name, mirrors)
@@ -63,6 +81,14 @@ def find_view(disk: Disk, mirrors: Sequence[Mirror]) -> View | None:
             else:
                 believed = view
     return believed
+
+
+def _names(disk: Disk, mirror: Mirror) -> list[str]:
+    """What a mirror's directory holds; nothing when it cannot be read."""
+    try:
+        return disk.list_directory(mirror.path)
+    except OSError:
+        return []
 
 
 def _believable(disk: Disk, path: Path, mirrors: Sequence[Mirror]) -> View | None:
@@ -96,7 +122,7 @@ def build_view(disk: Disk, randomness: Randomness, store: StoreId, mirrors: Sequ
     gone, OSError when no mirror takes a view.
     """
     failure: Exception | None = None
-    mirrors = [mirror for mirror in mirrors if disk.exists(mirror.path / WITNESS_NAME)]
+    mirrors = [mirror for mirror in mirrors if WITNESS_NAME in _names(disk, mirror)]
     for mirror in mirrors:
         path = mirror.path / f"{PREFIX}{randomness.bytes(8).hex()}"
         try:
@@ -131,17 +157,14 @@ def _load(disk: Disk, store: StoreId, view: View, mirrors: Sequence[Mirror]) -> 
     """Fill an empty view from the best checkpoint; the checkpoint's position."""
     candidates: list[tuple[int, Path]] = []
     for mirror in mirrors:
-        try:
-            numbers = checkpoint_numbers(disk.list_directory(mirror.path))
-        except OSError:
-            continue
+        numbers = checkpoint_numbers(_names(disk, mirror))
         candidates.extend((number, mirror.path / checkpoint_name(number)) for number in numbers)
     for _, path in sorted(candidates, key=lambda candidate: -candidate[0]):
         try:
             return load_checkpoint(disk, store, view, path)
         except (OSError, Corrupt):
             view.empty()
-    if any(1 in mirror.segments() for mirror in mirrors):
+    if any(1 in segment_numbers(_names(disk, mirror)) for mirror in mirrors):
         return genesis(store)
     raise Corrupt(
         "no checkpoint of the metadata is whole on any mirror, and the log no longer reaches back to its beginning:"

@@ -23,10 +23,11 @@ roster can be changed when as many drives are lost as the store was made for. Th
 """
 
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -35,10 +36,15 @@ from holdfast.core.disk import Disk
 from holdfast.core.errors import Corrupt, NotFound, Unavailable
 from holdfast.core.ids import RANDOM_ID_BYTES, DriveId, StoreId
 
+T = TypeVar("T")
+
 MAGIC = b"HFW1"
 FILE_NAME = "witness"
 _HASH_BYTES = 32
 _HEADER = struct.Struct("<4sI")
+
+# What is said of a drive without a witness.
+_EMPTY = "holds no metadata"
 
 # 255 drives in roster and mirrors take under 10 KiB.
 PAYLOAD_MAX_BYTES = 64 * 1024
@@ -113,27 +119,59 @@ class Testimony:
         return max(max(witness.promised, witness.epoch) for witness in self.witnesses.values())
 
 
-def hear(disk: Disk, store: StoreId, paths: Mapping[DriveId, Path]) -> Testimony:
+class AtOnce(Protocol):
+    """Calls several drives at the same time; what came of each."""
+
+    def __call__(self, actions: Mapping[DriveId, Callable[[], T]]) -> Mapping[DriveId, T | OSError]: ...
+
+
+def one_by_one(actions: Mapping[DriveId, Callable[[], T]]) -> Mapping[DriveId, T | OSError]:
+    """`AtOnce` for who has the time."""
+    outcomes: dict[DriveId, T | OSError] = {}
+    for drive, action in actions.items():
+        try:
+            outcomes[drive] = action()
+        except OSError as error:
+            outcomes[drive] = error
+    return outcomes
+
+
+def hear(disk: Disk, store: StoreId, paths: Mapping[DriveId, Path], at_once: AtOnce = one_by_one) -> Testimony:
     """Read the witness of every drive that there is."""
     witnesses: dict[DriveId, Witness] = {}
     silent: dict[DriveId, str] = {}
+    raw = at_once({drive: partial(disk.read_file, path / FILE_NAME) for drive, path in paths.items()})
     for drive, path in paths.items():
-        try:
-            witness = decode_witness(disk.read_file(path / FILE_NAME))
-        except FileNotFoundError:
-            silent[drive] = f"{path} holds no metadata"
-        except OSError as error:
-            silent[drive] = f"{path} cannot be read ({error.strerror})"
-        except Corrupt:
-            silent[drive] = f"the witness in {path} is damaged"
+        found = raw[drive]
+        if isinstance(found, FileNotFoundError):
+            silent[drive] = f"{path} {_EMPTY}"
+        elif isinstance(found, OSError):
+            silent[drive] = f"{path} cannot be read ({found.strerror})"
         else:
-            if witness.store != store:
-                silent[drive] = f"{path} belongs to another store"
-            elif witness.drive != drive:
-                silent[drive] = f"{path} belongs to another drive, {witness.drive.hex()}"
-            else:
-                witnesses[drive] = witness
+            _judge(found, store, drive, path, witnesses, silent)
     return Testimony(witnesses, silent)
+
+
+def _judge(
+    raw: bytes,
+    store: StoreId,
+    drive: DriveId,
+    path: Path,
+    witnesses: dict[DriveId, Witness],
+    silent: dict[DriveId, str],
+) -> None:
+    """Put what a drive remembers among the witnesses, or say why not."""
+    try:
+        witness = decode_witness(raw)
+    except Corrupt:
+        silent[drive] = f"the witness in {path} is damaged"
+        return
+    if witness.store != store:
+        silent[drive] = f"{path} belongs to another store"
+    elif witness.drive != drive:
+        silent[drive] = f"{path} belongs to another drive, {witness.drive.hex()}"
+    else:
+        witnesses[drive] = witness
 
 
 def check_quorum(testimony: Testimony, wanted: Witness) -> None:
@@ -153,36 +191,62 @@ def check_quorum(testimony: Testimony, wanted: Witness) -> None:
     )
 
 
-def hear_newest(disk: Disk, store: StoreId, paths: Mapping[DriveId, Path]) -> tuple[Testimony, Witness]:
+def hear_newest(
+    disk: Disk, store: StoreId, paths: Mapping[DriveId, Path], at_once: AtOnce = one_by_one
+) -> tuple[Testimony, Witness]:
     """What the drives remember, and the newest of it, proven to be so.
 
     Raises NotFound when no drive holds any metadata, Corrupt when no witness is whole, Unavailable as `check_quorum`.
     """
-    testimony = hear(disk, store, paths)
+    testimony = hear(disk, store, paths, at_once)
     if not testimony.witnesses:
         reasons = "; ".join(testimony.silent.values())
-        if all(not disk.exists(path / FILE_NAME) for path in paths.values()):
+        if all(reason.endswith(_EMPTY) for reason in testimony.silent.values()):
             raise NotFound(f"no metadata of this store on any drive: {reasons}")
+        if any("cannot be read" in reason for reason in testimony.silent.values()):
+            raise Unavailable(f"no drive says where the newest metadata is: {reasons}")
         raise Corrupt(f"no drive's witness is whole: {reasons}")
     newest = testimony.newest
     check_quorum(testimony, newest)
     return testimony, newest
 
 
-def _write(
-    disk: Disk, paths: Mapping[DriveId, Path], witnesses: Iterable[Witness], pool: ThreadPoolExecutor
-) -> set[bytes]:
+def reachable_mirrors(testimony: Testimony, newest: Witness) -> list[DriveId]:
+    """The mirrors of an epoch whose drives were heard. Raises Unavailable when there is none."""
+    mirrors = [DriveId(drive) for drive in newest.mirrors if drive in testimony.witnesses]
+    if not mirrors:
+        missing = ", ".join(
+            f"{drive.hex()} ({testimony.silent.get(DriveId(drive), 'not given')})" for drive in newest.mirrors
+        )
+        raise Unavailable(f"every mirror of the newest metadata is missing: {missing}; bring back one of them")
+    return mirrors
+
+
+def inherited_roster(newest: Witness, heirs: Mapping[DriveId, DriveId]) -> tuple[bytes, ...]:
+    """The roster when lost drives have given their places to heirs. Raises Unavailable when it would be too short.
+
+    An heir may have its own place already, by a change of the roster that was cut off: nobody counts twice.
+    """
+    roster = tuple(dict.fromkeys(heirs.get(DriveId(drive), drive) for drive in newest.roster))
+    if len(roster) <= newest.losses:
+        raise Unavailable(
+            f"{len(roster)} drives are too few for metadata of which {newest.losses} may be lost: give each lost drive"
+            " an heir that is not a drive of the store yet"
+        )
+    return roster
+
+
+def _write(disk: Disk, paths: Mapping[DriveId, Path], witnesses: Iterable[Witness], at_once: AtOnce) -> set[bytes]:
     """Write witnesses to their drives at the same time; which drives have theirs on stable storage."""
-
-    def write(witness: Witness) -> bytes | None:
-        path = paths[DriveId(witness.drive)]
-        try:
-            disk.replace_file(path / FILE_NAME, encode_witness(witness))
-        except OSError:
-            return None
-        return witness.drive
-
-    return {drive for drive in pool.map(write, witnesses) if drive is not None}
+    outcomes = at_once(
+        {
+            DriveId(witness.drive): partial(
+                disk.replace_file, paths[DriveId(witness.drive)] / FILE_NAME, encode_witness(witness)
+            )
+            for witness in witnesses
+        }
+    )
+    return {drive for drive, outcome in outcomes.items() if not isinstance(outcome, OSError)}
 
 
 def _check_written(what: str, written: set[bytes], roster: Sequence[bytes], need: int) -> None:
@@ -199,7 +263,7 @@ def establish(
     paths: Mapping[DriveId, Path],
     testimony: Testimony,
     proposal: Witness,
-    pool: ThreadPoolExecutor,
+    at_once: AtOnce = one_by_one,
     lost: Collection[bytes] = (),
 ) -> Witness:
     """Promise and accept an epoch with the proposal's mirrors and roster; its number is made up here. `lost` are drives
@@ -220,13 +284,13 @@ def establish(
         else msgspec.structs.replace(old, drive=drive, promised=number, epoch=0, mirrors=())
         for drive in asked
     ]
-    promised = _write(disk, paths, promises, pool)
+    promised = _write(disk, paths, promises, at_once)
     for witness in (old, proposal):
         need = max(len(witness.roster) - witness.losses, 1)
         _check_written(f"epoch {number}", promised, witness.roster, need)
     accepted = msgspec.structs.replace(proposal, promised=number, epoch=number)
     written = _write(
-        disk, paths, [msgspec.structs.replace(accepted, drive=drive) for drive in asked if drive in promised], pool
+        disk, paths, [msgspec.structs.replace(accepted, drive=drive) for drive in asked if drive in promised], at_once
     )
     for witness in (old, proposal):
         need = witness.losses + 1 - len(set(lost) & set(witness.roster))
