@@ -85,6 +85,43 @@ def api_server(
     service.run(api_host, (upload_port, download_port), workers, verbose, click.echo)
 
 
+@main.command("replicate", cls=GoCommand, context_settings=_HELP)
+@flag("min-copies", default=2, show_default=True, help="On how many servers of its group each object must be.")
+@switch("verbose", "-v", help="Be more verbose?")
+@switch("verify", help="Read every copy, and replace those that are wrong.")
+@flag("daemon", type=float, help="Do it again so many seconds after it was done, until stopped.")
+@flag("blob-server", default="", help="Comma-separated list of blob-servers to contact, instead of the configuration.")
+@flag("secret-file", help="A file with the secret of the blob-servers.")
+@flag("spool", help="Where copies wait until they are stored.  [default: /var/tmp]")
+def replicate(
+    min_copies: int,
+    verbose: bool,
+    verify: bool,
+    daemon: float | None,
+    blob_server: str,
+    secret_file: str | None,
+    spool: str | None,
+) -> None:
+    """Bring every object to as many blob-servers of its group as it should be on."""
+    from holdfast.cli.sos import replicate as service
+    from holdfast.cli.sos.api_server import set_environment
+    from holdfast.gateways.sos.replicate import Options
+
+    set_environment(blob_server, None, secret_file, spool)
+    if not service.run(Options(min_copies, verify, verbose), daemon, click.echo):
+        sys.exit(1)
+
+
+@main.command("quickstart", context_settings=_HELP)
+@click.argument("directory", type=click.Path(file_okay=False))
+def quickstart(directory: str) -> None:
+    """Make the programs of the original's Quick Start in DIRECTORY: golang/blob_server and the others."""
+    from holdfast.cli.sos.quickstart import make
+
+    for line in make(directory):
+        click.echo(line)
+
+
 @main.command("version", cls=GoCommand, context_settings=_HELP)
 @switch("verbose", help="Say what it runs on, too.")
 def version(verbose: bool) -> None:

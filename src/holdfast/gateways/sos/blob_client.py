@@ -98,9 +98,9 @@ class BlobClient:
             return int(size) if size and size.isdigit() and int(size) else None, extra_headers(response)
 
     @asynccontextmanager
-    async def open(self, id: str, patience_seconds: float = SILENCE_MAX_SECONDS) -> AsyncIterator[Found]:
+    async def open(self, id: str) -> AsyncIterator[Found]:
         """A blob's bytes, for as long as the context lasts. Raises NotFound, Unavailable."""
-        async with self._request("GET", f"/blob/{id}", patience_seconds=patience_seconds) as response:
+        async with self._request("GET", f"/blob/{id}") as response:
             self._check_found(response, id)
             yield Found(self.server, extra_headers(response), response.content_length, self._pieces(response))
 
@@ -134,9 +134,10 @@ class BlobClient:
         path: str,
         headers: Mapping[str, str] | None = None,
         data: bytes | AsyncIterator[Buffer] | None = None,
-        patience_seconds: float = SILENCE_MAX_SECONDS,
+        patience_seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_MAX_SECONDS, sock_read=patience_seconds)
+        patience = SILENCE_MAX_SECONDS if patience_seconds is None else patience_seconds
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_MAX_SECONDS, sock_read=patience)
         with self._mapped():
             async with self._session.request(
                 method,

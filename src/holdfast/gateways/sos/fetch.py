@@ -238,7 +238,8 @@ class Fetcher:
             except Corrupt as error:
                 failed = error
                 tried[source.client.server.url] = ATTEMPTS_MAX_COUNT
-                self._accuse(id, source.client, error)
+                if not isinstance(error, Diverged):
+                    self._accuse(id, source.client, error)
             except Unavailable as error:
                 failed = error
                 self._note(source.client, error)
@@ -259,7 +260,7 @@ class Fetcher:
                 skip -= len(head)
                 await _update(mine, head)
                 if not skip and mine.digest() != delivered.digest:
-                    raise Corrupt(f"{id}: what was handed on before is not how this copy begins")
+                    raise Diverged(f"{id}: what was handed on before is not how this copy begins")
             if not piece:
                 continue
             if held:
@@ -270,6 +271,12 @@ class Fetcher:
         if skip or (is_file_id(id) and mine.hexdigest() != id):
             raise Corrupt(f"{id}: its bytes have another SHA-1")
         yield held
+
+
+class Diverged(Corrupt):
+    """Two copies differ in what was handed on already. Which is right, nobody has seen yet."""
+
+    code = "corrupt"
 
 
 @dataclass(slots=True)

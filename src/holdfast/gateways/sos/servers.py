@@ -95,7 +95,7 @@ def _parse(text: str) -> Iterable[Server]:
     for line in map(str.strip, text.splitlines()):
         if found := _GROUP.match(line):
             group = found["name"].strip()
-        elif found := _LINE.match(line.removeprefix("-:").removeprefix("-").strip()):
+        elif found := _LINE.match(line):
             name = (found["role"] or "").lower()
             yield Server(_clean(found["url"]), group, Role(name) if name in set(Role) else Role.PLAIN)
 
