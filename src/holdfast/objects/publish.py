@@ -5,7 +5,9 @@ writer was faster it reads again. So conditions are exact under any race, and a 
 change, never between.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import Struct
@@ -34,7 +36,7 @@ from holdfast.objects.versions import (
     version_id,
 )
 
-# Every round at least one of the racers wins, so 64 racers in several processes are done well within this.
+# Writers of one key take turns within a process, so the racers are processes, and every round one of them wins.
 ATTEMPTS_MAX_COUNT = 200
 
 
@@ -63,6 +65,7 @@ class Publisher:
         self._references = references
         self._clock = clock
         self._randomness = randomness
+        self._turns: WeakValueDictionary[tuple[str, bytes], asyncio.Lock] = WeakValueDictionary()
 
     def unique(self) -> bytes:
         return self._randomness.bytes(UNIQUE_BYTES)
@@ -75,32 +78,34 @@ class Publisher:
         Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), Contended, ContentGone (of `extra.taken`), and
         PreconditionFailed when an expectation of `extra` does not hold, with its position in `extra.expecting`.
         """
-        for _ in range(ATTEMPTS_MAX_COUNT):
-            bucket = await self._buckets.open(bucket_name)
-            seen = await self._read(bucket, key)
-            try:
-                check_conditions(conditions, seen.version)
-            except HoldfastError:
-                # The refusal is an answer of its own, so it must rest on the bucket as it is.
-                if await self._buckets.read(bucket_name) != bucket:
-                    continue
-                raise
-            step, row = await self._add(bucket, key, seen, draft)
-            if await self._commit(bucket, [seen.expectation], [step], extra):
-                return row
+        async with self._turn(bucket_name, key):
+            for _ in range(ATTEMPTS_MAX_COUNT):
+                bucket = await self._buckets.open(bucket_name)
+                seen = await self._read(bucket, key)
+                try:
+                    check_conditions(conditions, seen.version)
+                except HoldfastError:
+                    # The refusal is an answer of its own, so it must rest on the bucket as it is.
+                    if await self._buckets.read(bucket_name) != bucket:
+                        continue
+                    raise
+                step, row = await self._add(bucket, key, seen, draft)
+                if await self._commit(bucket, [seen.expectation], [step], extra):
+                    return row
         raise Contended("too many writers of this key at once")
 
     async def delete(
         self, bucket_name: str, key: bytes, version: VersionName | None, conditions: Conditions
     ) -> Deleted:
         """Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), Contended."""
-        for _ in range(ATTEMPTS_MAX_COUNT):
-            bucket = await self._buckets.read(bucket_name)
-            seen = await self._read(bucket, key)
-            check_conditions(conditions, seen.version)
-            step, expecting, deleted = await self._remove(bucket, key, seen, version)
-            if step is None or await self._commit(bucket, [seen.expectation, *expecting], [step], Prepared()):
-                return deleted
+        async with self._turn(bucket_name, key):
+            for _ in range(ATTEMPTS_MAX_COUNT):
+                bucket = await self._buckets.read(bucket_name)
+                seen = await self._read(bucket, key)
+                check_conditions(conditions, seen.version)
+                step, expecting, deleted = await self._remove(bucket, key, seen, version)
+                if step is None or await self._commit(bucket, [seen.expectation, *expecting], [step], Prepared()):
+                    return deleted
         raise Contended("too many writers of this key at once")
 
     async def set_tags(self, bucket_name: str, key: bytes, version: str | None, tags: Mapping[str, str]) -> VersionRow:
@@ -163,6 +168,11 @@ class Publisher:
             except HoldfastError as error:
                 results.append(error)
         return results
+
+    def _turn(self, bucket_name: str, key: bytes) -> asyncio.Lock:
+        """Held while a key is changed. It decides nothing: of writers of one key every commit lets one through, and
+        without a turn each new one would overtake those of this process that have waited."""
+        return self._turns.setdefault((bucket_name, key), asyncio.Lock())
 
     async def _read(self, bucket: OpenBucket, key: bytes) -> _Seen:
         row_key = object_row_key(bucket.id, key)

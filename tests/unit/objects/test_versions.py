@@ -1,5 +1,6 @@
 """What a put, a marker or a deletion does to a key's versions: against a model that is a plain list."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from holdfast.core.errors import InvalidRequest, NotFound
+from holdfast.objects import publish
 from holdfast.objects.errors import ConditionFailed, NoSuchObject, NoSuchVersion
 from holdfast.objects.model import Conditions, PutOptions, Versioning, VersionName
 from holdfast.objects.store import MarkedDeleted, Store
@@ -192,6 +194,16 @@ async def test_a_missing_version_is_told_from_a_missing_key(store: Store) -> Non
         assert not (await store.delete_object("bucket", "key", number)).existed
     with pytest.raises(NotFound):
         await store.open_object("bucket", "missing")
+
+
+async def test_writers_of_one_key_take_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody overtakes, so nobody has to try twice."""
+    monkeypatch.setattr(publish, "ATTEMPTS_MAX_COUNT", 1)
+    puts = [store.put_object("bucket", "key", b"%d" % number, PutOptions()) for number in range(40)]
+    numbers = [made.number for made in await asyncio.gather(*puts)]
+    assert numbers == list(range(1, 41))
+    deletions = [store.delete_object("bucket", "key") for _ in range(5)]
+    assert sum(deleted.existed for deleted in await asyncio.gather(*deletions)) == 1
 
 
 async def test_a_bucket_may_keep_versions_from_the_start(store: Store) -> None:
