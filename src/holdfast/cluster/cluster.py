@@ -10,6 +10,7 @@ Invariants.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import TypeVar
 
 from holdfast.cluster.latency import Latency
 from holdfast.cluster.places import Places
@@ -22,6 +23,8 @@ from holdfast.core.ids import Buffer, DriveId
 from holdfast.drives.interface import Drive
 from holdfast.erasure import BlockRef, CodedBlock
 from holdfast.placement import Layout
+
+T = TypeVar("T")
 
 OnDamage = Callable[[BlockRef, int, DriveId | None, str], None]
 """Told of a fragment that is bad (on which drive) or missing (None), and why. Called on the event loop: no waiting."""
@@ -69,21 +72,21 @@ class Cluster:
         write = Write(block, tag, order, self._drives, self._slow_writers, self._clock)
         return Written(await write.run(), table.version)
 
-    async def get(self, ref: BlockRef) -> Buffer:
-        """The sealed block, `ref.length` bytes.
+    async def get(self, ref: BlockRef, then: Callable[[Buffer], T]) -> T:
+        """`then` of the sealed block of `ref.length` bytes, called where it was joined: in a thread if it is large.
 
         Raises NotFound when every drive answered and none holds anything of it, Corrupt when there are too few good
-        fragments and bad ones beside them, NotEnoughFragments otherwise.
+        fragments and bad ones beside them, NotEnoughFragments otherwise; and what `then` raises.
         """
         homes = await self._places.homes(ref)
         read = Read(ref, homes, self._drives, self._slow_readers, self._latency, self._clock, self._executor)
         try:
-            sealed = await read.run()
+            result = await read.run(then)
         except (Corrupt, NotEnoughFragments):
             self._report(ref, read.damage)
             raise
         self._report(ref, read.damage)
-        return sealed
+        return result
 
     def _report(self, ref: BlockRef, damage: Collection[Damage]) -> None:
         if self._on_damage is not None:

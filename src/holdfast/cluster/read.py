@@ -5,22 +5,28 @@ Order of asking:
 2. when a home has no fragment, or no good one, the home of that fragment in an older live layout;
 3. when all those are exhausted, every attached drive is asked which fragments it holds (handoffs are found so).
 
-At first k fragments are asked for. One that fails is made up for at once; when some are late, one more is asked for,
-and again after each such delay. As soon as k are here they are checked and joined in one go, off the event loop.
+Before all that, in one visit to a thread, the homes of the first k are asked for what they have in memory: if that is
+all of it, the block is checked, joined and handed over there and then. Otherwise k fragments are asked for. One that
+fails is made up for at once; when some are late, one more is asked for, and again after each such delay. As soon as k
+are here they are checked and joined in one go, off the event loop.
 
 Rules: a byte reaches the caller only if its fragment, and every piece computed from others, is what the block's id
 commits to. Nothing is left running when `run` is over.
 """
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
 from holdfast.cluster.latency import Latency
-from holdfast.cluster.proof import Proven, prove
+from holdfast.cluster.proof import prove
 from holdfast.cluster.slow import SlowDrives
 from holdfast.core.clock import Clock
 from holdfast.core.errors import Corrupt, HoldfastError, NotEnoughFragments, NotFound, Unavailable
@@ -28,6 +34,12 @@ from holdfast.core.ids import Buffer, DriveId
 from holdfast.core.limits import KIB
 from holdfast.drives.interface import Drive, FragmentKey, FragmentPart
 from holdfast.erasure import BlockRef
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+Parts = dict[int, tuple[DriveId, FragmentPart]]
+"""By index, fragments that are here, and where they came from."""
 
 # A read that is not done by then is given up.
 READ_TIMEOUT_SECONDS = 30.0
@@ -52,6 +64,14 @@ class Damage(Struct, frozen=True):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict(Generic[T]):
+    """Of some parts: those that are bad, and why; the result, if the others were enough."""
+
+    bad: Mapping[int, str]
+    result: tuple[T] | None
+
+
 class Read:
     """One read in progress. `damage` says, once it is over, what was found wrong."""
 
@@ -73,7 +93,7 @@ class Read:
         self._clock = clock
         self._executor = executor
         self._later = [deque(places) for places in homes]
-        self._parts: dict[int, tuple[DriveId, FragmentPart]] = {}
+        self._parts: Parts = {}
         self._bad: dict[tuple[int, DriveId], str] = {}
         self._absent: dict[int, set[DriveId]] = {}
         self._silent: set[DriveId] = set()
@@ -88,18 +108,22 @@ class Read:
         for index in sorted(range(len(homes)), key=self._reluctance):
             self._try_next_place(index)
 
-    async def run(self) -> Buffer:
-        """The sealed block. Raises NotFound, NotEnoughFragments, Corrupt."""
+    async def run(self, then: Callable[[Buffer], T]) -> T:
+        """`then` of the sealed block. Raises NotFound, NotEnoughFragments, Corrupt, and what `then` raises."""
         try:
+            self._parts, verdict = await self._visit(partial(self._glance, then))
             while True:
+                if verdict is not None:
+                    for index, reason in verdict.bad.items():
+                        drive, _ = self._parts.pop(index)
+                        self._bad[index, drive] = reason
+                        self._tried.add((index, drive))
+                        self._try_next_place(index, at_once=True)
+                    if verdict.result is not None:
+                        return verdict.result[0]
                 await self._collect()
-                proven = await self._prove()
-                for index, reason in proven.bad.items():
-                    drive, _ = self._parts.pop(index)
-                    self._bad[index, drive] = reason
-                    self._try_next_place(index, at_once=True)
-                if proven.sealed is not None:
-                    return proven.sealed
+                # Late fragments may arrive while the thread looks at these.
+                verdict = await self._visit(partial(self._judge, dict(self._parts), then))
         finally:
             await self._stop()
 
@@ -139,7 +163,7 @@ class Read:
                     return
                 self._timer = asyncio.ensure_future(self._pace())
             if self._is_late or (self._searched and not self._pending):
-                raise self._verdict()
+                raise self._failure()
             if not self._pending:
                 self._search()
             self._wake = asyncio.get_running_loop().create_future()
@@ -223,13 +247,34 @@ class Read:
             return
         self._queue.extend((key.index, attached.id) for key, is_held in zip(keys, held, strict=True) if is_held)
 
-    async def _prove(self) -> Proven:
-        parts = {index: part for index, (_, part) in self._parts.items()}
+    async def _visit(self, call: Callable[[], S]) -> S:
+        """`call`, in a thread if the block is large."""
         if self._ref.length <= INLINE_MAX_BYTES:
-            return prove(self._ref, parts)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, prove, self._ref, parts)
+            return call()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
-    def _verdict(self) -> HoldfastError:
+    def _glance(self, then: Callable[[Buffer], T]) -> tuple[Parts, "_Verdict[T] | None"]:
+        """What the homes of the first k fragments have in memory, and what comes of it if it is all of them.
+
+        Nothing else is under way yet, so a thread may look at what belongs to the loop.
+        """
+        parts: Parts = {}
+        for index, drive in itertools.islice(self._queue, self._ref.code.k):
+            attached = self._drives.get(drive)
+            if attached is None or self._slow.is_slow(drive):
+                return parts, None
+            try:
+                parts[index] = drive, attached.get_at_once(FragmentKey(self._ref.id, index))
+            except (BlockingIOError, HoldfastError):
+                # To ask again, which comes next, finds out what is wrong.
+                return parts, None
+        return parts, self._judge(parts, then)
+
+    def _judge(self, parts: Parts, then: Callable[[Buffer], T]) -> "_Verdict[T]":
+        proven = prove(self._ref, {index: part for index, (_, part) in parts.items()})
+        return _Verdict(proven.bad, None if proven.sealed is None else (then(proven.sealed),))
+
+    def _failure(self) -> HoldfastError:
         name, code = self._ref.id.hex(), self._ref.code
         if not self._silent and not self._bad and not self._parts:
             return NotFound(f"no drive holds anything of block {name}")

@@ -98,6 +98,13 @@ class Drive(Protocol):
         """
         ...
 
+    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+        """As `get` of a whole fragment, if nothing need be waited for: it is in memory. May be called from any thread.
+
+        Raises BlockingIOError when it would have to wait; else as `get`.
+        """
+        ...
+
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
         """Which of `keys` the index holds, in their order. Reads no payload."""
         ...

@@ -44,6 +44,12 @@ class MemoryDrive:
             self._fragments[key] = Fragment(key, fragment.commitment, fragment.leaves, fragment.tag, payload)
 
     async def get(self, key: FragmentKey, range: ByteRange | None = None) -> FragmentPart:
+        return self._part(key, range)
+
+    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+        return self._part(key, None)
+
+    def _part(self, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
         self._check_open()
         fragment = self._fragments.get(key)
         if fragment is None:

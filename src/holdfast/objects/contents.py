@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -58,6 +59,8 @@ LEAVINGS_MAX_COUNT = 2048
 
 _LOGGER = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class ContentKeys:
@@ -90,8 +93,8 @@ class ContentBlocks:
         if written.missing:
             self.incomplete.append((block.ref, position))
 
-    async def get(self, ref: BlockRef) -> Buffer:
-        return await self._cluster.get(ref)
+    async def get(self, ref: BlockRef, then: Callable[[Buffer], T]) -> T:
+        return await self._cluster.get(ref, then)
 
 
 class ContentWriter:

@@ -12,6 +12,8 @@ from hashlib import sha256
 from random import Random  # noqa: TID251  seeded: every run of the suite does the same
 from typing import TypeVar
 
+import msgspec
+
 from holdfast.core.errors import HoldfastError, InvalidRequest, NodeDown, NotFound
 from holdfast.core.ids import BlockId, Buffer
 from holdfast.core.limits import KIB, LEAF_BYTES, MIB
@@ -120,6 +122,24 @@ class DriveSuite:
         await drive.put([fragment])
         await refusal(InvalidRequest, drive.get(fragment.key, ByteRange(0, 1001)))
         await refusal(InvalidRequest, drive.get(fragment.key, ByteRange(2000, 3000)))
+
+    async def test_what_is_had_at_once_is_what_get_gives(self, drive: Drive) -> None:
+        await drive.put([make_fragment(0, size=MIB + 3)])
+        part = await drive.get(key_of(0))
+        try:
+            at_once = await asyncio.to_thread(drive.get_at_once, key_of(0))
+        except BlockingIOError:
+            # A drive may forget what it read, or never have it in memory.
+            return
+        assert msgspec.structs.replace(at_once, data=b"") == msgspec.structs.replace(part, data=b"")
+        assert bytes(at_once.data) == bytes(part.data)
+
+    async def test_what_is_not_there_is_not_had_at_once(self, drive: Drive) -> None:
+        try:
+            drive.get_at_once(key_of(0))
+        except (NotFound, BlockingIOError):
+            return
+        raise AssertionError("it was had")
 
     async def test_what_is_missing_is_not_found(self, drive: Drive) -> None:
         await refusal(NotFound, drive.get(key_of(1)))

@@ -31,9 +31,6 @@ from holdfast.tree.threads import SealingThreads
 # Enough to keep the drives busy while one block is on its way to the client.
 AHEAD_DEFAULT = 4
 
-# Shorter blocks are opened faster than a thread is woken.
-_OPENED_INLINE_BYTES = 64 * KIB
-
 # As in `writer`.
 _POOLED_FROM_BYTES = 128 * KIB
 
@@ -147,7 +144,8 @@ async def _leaves(store: BlockStore, sealer: BlockSealer, wanted: Sequence[_Subt
         if subtree.level == 0:
             yield subtree
             continue
-        sealed = await _get(store, subtree.ref)
+        sealed = await store.get(subtree.ref, _as_it_is)
+        _check_length(subtree.ref, sealed)
         node = open_node(sealer, walk_key(subtree.key), sealed, level=subtree.level, size=subtree.length)
         stack.extend(reversed(_children(node, subtree)))
 
@@ -167,21 +165,21 @@ def _children(node: Node, subtree: _Subtree) -> list[_Subtree]:
 async def _load(store: BlockStore, threads: SealingThreads, leaf: _Subtree) -> Buffer:
     if leaf.length > BLOCK_MAX_BYTES:
         raise Corrupt(f"a data block of {leaf.length} bytes")
-    sealed = await _get(store, leaf.ref)
-    if leaf.length < _OPENED_INLINE_BYTES:
-        return _open(threads, leaf, sealed)
-    return await threads.run(lambda: _open(threads, leaf, sealed))
+    return await store.get(leaf.ref, lambda sealed: _open(threads, leaf, sealed))
 
 
 def _open(threads: SealingThreads, leaf: _Subtree, sealed: Buffer) -> Buffer:
+    _check_length(leaf.ref, sealed)
     pooled = leaf.length >= _POOLED_FROM_BYTES
     out = SHARED.take(leaf.length) if pooled else memoryview(bytearray(leaf.length))
     threads.sealer().open_into(leaf.key, sealed, leaf.length, out)
     return out[leaf.start : leaf.end]
 
 
-async def _get(store: BlockStore, ref: BlockRef) -> Buffer:
-    sealed = await store.get(ref)
+def _check_length(ref: BlockRef, sealed: Buffer) -> None:
     if len(sealed) != ref.length:
         raise Corrupt(f"a block of {len(sealed)} bytes where {ref.length} were stored")
+
+
+def _as_it_is(sealed: Buffer) -> Buffer:
     return sealed

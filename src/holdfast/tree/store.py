@@ -1,6 +1,7 @@
 """What a tree asks of whoever keeps its blocks. The composition root binds codes, tags and the cluster behind it."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from holdfast.core.ids import Buffer
 from holdfast.erasure import BlockRef, CodedBlock
@@ -10,10 +11,14 @@ SIZE_BITS = 56
 SIZE_MAX_BYTES = 2**SIZE_BITS - 1
 
 
+T = TypeVar("T")
+
+
 class BlockStore(Protocol):
     """Keeps sealed blocks.
 
-    `encode` and `put` are apart so that a block is compressed, sealed, coded and hashed in one visit to a thread.
+    `encode` and `put` are apart so that a block is compressed, sealed, coded and hashed in one visit to a thread, and
+    `get` takes what is to be done with the block so that it is checked, joined and opened in one.
     """
 
     def encode(self, sealed: Buffer) -> CodedBlock:
@@ -28,8 +33,12 @@ class BlockStore(Protocol):
         """
         ...
 
-    async def get(self, ref: BlockRef) -> Buffer:
-        """The sealed block, `ref.length` bytes, checked against `ref.id`. Raises NotFound, Corrupt, Unavailable."""
+    async def get(self, ref: BlockRef, then: Callable[[Buffer], T]) -> T:
+        """`then` of the sealed block, `ref.length` bytes, checked against `ref.id`.
+
+        `then` is called in the thread in which the block was joined, or on the event loop when it is small. Raises
+        NotFound, Corrupt, Unavailable, and what `then` raises.
+        """
         ...
 
 

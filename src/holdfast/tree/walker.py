@@ -106,4 +106,5 @@ async def _open(store: BlockStore, sealer: BlockSealer, block: WalkedBlock, key:
 
 async def _node(store: BlockStore, sealer: BlockSealer, block: WalkedBlock, key: bytes) -> Node:
     level, _ = split_position(block.position)
-    return open_node(sealer, key, await store.get(block.ref), level=level, size=block.length)
+    sealed = await store.get(block.ref, lambda sealed: sealed)
+    return open_node(sealer, key, sealed, level=level, size=block.length)

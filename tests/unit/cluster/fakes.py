@@ -58,6 +58,8 @@ class FakeDrive:
         """Every call takes this long."""
         self.rot: dict[FragmentKey, bool] = {}
         """Fragments whose bytes are wrong; True when the drive notices by its own checksum."""
+        self.is_cached = False
+        """Fragments are in memory: had without waiting."""
         self.calls: list[str] = []
         self.running = 0
 
@@ -88,14 +90,24 @@ class FakeDrive:
 
     async def get(self, key: FragmentKey, range: ByteRange | None = None) -> FragmentPart:
         await self._enter("get")
-        part = await self.memory.get(key, range)
-        if key in self.rot:
-            if self.rot[key]:
-                raise Corrupt("checksum")
-            spoiled = bytearray(part.data)
-            spoiled[len(spoiled) // 2] ^= 1
-            return replace(part, data=bytes(spoiled))
-        return part
+        return self._spoiled(await self.memory.get(key, range))
+
+    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+        if not self.is_cached or self.seconds:
+            raise BlockingIOError
+        self.calls.append("get_at_once")
+        if self.error is not None:
+            raise self.error("get_at_once failed")
+        return self._spoiled(self.memory.get_at_once(key))
+
+    def _spoiled(self, part: FragmentPart) -> FragmentPart:
+        if part.key not in self.rot:
+            return part
+        if self.rot[part.key]:
+            raise Corrupt("checksum")
+        spoiled = bytearray(part.data)
+        spoiled[len(spoiled) // 2] ^= 1
+        return replace(part, data=bytes(spoiled))
 
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
         await self._enter("has")

@@ -52,8 +52,46 @@ async def test_what_was_put_is_got(code: Code, length: int) -> None:
     assert written.missing == ()
     assert written.layout_version == 1
     assert await group.is_whole(block.ref)
-    assert bytes(await group.cluster.get(block.ref)) == sealed(length)
+    assert bytes(await group.cluster.get(block.ref, bytes)) == sealed(length)
     assert group.damage == []
+    assert not stray_tasks()
+
+
+@pytest.mark.parametrize("code", CODES, ids=str)
+async def test_a_block_that_is_in_memory_is_had_without_waiting(code: Code) -> None:
+    group = Group(7)
+    block = encode(BLOCK, code)
+    await group.cluster.put(block, b"tag")
+    for drive in group.drives.values():
+        drive.is_cached = True
+        drive.calls.clear()
+    assert await group.cluster.get(block.ref, bytes) == BLOCK
+    assert [call for drive in group.drives.values() for call in drive.calls] == ["get_at_once"] * code.k
+    assert group.damage == []
+    with pytest.raises(ZeroDivisionError):
+        await group.cluster.get(block.ref, lambda sealed: len(sealed) // 0)
+    assert not stray_tasks()
+
+
+@pytest.mark.parametrize("trouble", ["cold", "down", "missing", "rot that is noticed", "rot that is not"])
+async def test_what_is_not_in_memory_or_not_good_is_asked_for_elsewhere(trouble: str) -> None:
+    group = Group(7)
+    block = encode(BLOCK, erasure(4, 2))
+    await group.cluster.put(block, b"tag")
+    for drive in group.drives.values():
+        drive.is_cached = True
+    homes = await group.homes(block.ref)
+    key = FragmentKey(block.ref.id, 2)
+    if trouble == "cold":
+        homes[2].is_cached = False
+    elif trouble == "down":
+        homes[2].error = NodeDown
+    elif trouble == "missing":
+        await homes[2].delete([key])
+    else:
+        homes[2].rot[key] = trouble == "rot that is noticed"
+    assert await group.cluster.get(block.ref, bytes) == BLOCK
+    assert [found[1] for found in group.damage] == ([] if trouble in ("cold", "down") else [2])
     assert not stray_tasks()
 
 
@@ -73,7 +111,7 @@ async def test_reads_ask_for_k_fragments_and_no_more(code: Code) -> None:
     await group.cluster.put(block, b"")
     for drive in group.drives.values():
         drive.calls.clear()
-    await group.cluster.get(block.ref)
+    await group.cluster.get(block.ref, bytes)
     asked = [drive for drive in group.drives.values() if drive.calls]
     assert len(asked) == code.k
     assert all(drive.calls == ["get"] for drive in asked)
@@ -88,10 +126,12 @@ async def test_a_failed_home_is_replaced_by_the_first_handoff(clock: FakeClock) 
     assert written.missing == (3,)
     handoffs = [drive for drive in group.drives.values() if drive not in homes]
     assert sorted([await drive.holds(block.ref) for drive in handoffs], key=len) == [set(), {3}]
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK
     for other in (homes[0], homes[1]):
         other.error = NodeDown
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK, "with two more lost, the handoff is needed, and found"
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK, (
+        "with two more lost, the handoff is needed, and found"
+    )
 
 
 async def test_without_handoffs_the_quorum_is_enough_and_less_is_not() -> None:
@@ -138,7 +178,7 @@ async def test_a_drive_that_is_not_attached_is_handed_off() -> None:
     del group.drives[homes[2].id]
     assert (await group.cluster.put(block, b"")).missing == (2,)
     assert len((await group.holders(block.ref))[2]) == 1
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK
 
 
 async def test_a_quorum_waits_for_the_rest_only_for_the_grace(clock: FakeClock) -> None:
@@ -177,7 +217,7 @@ async def test_handoffs_help_when_slow_homes_keep_the_quorum_away(clock: FakeClo
     assert written.missing == (0, 1)
     homes[0].error = homes[1].error = NodeDown
     homes[0].seconds = homes[1].seconds = 0.0
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK
     assert group.running == 0
 
 
@@ -201,7 +241,7 @@ async def test_a_cancelled_call_leaves_no_task_behind(clock: FakeClock, turns: i
         drive.seconds = 1000.0
     calls = [
         group.cluster.put(block, b""),
-        group.cluster.get(block.ref),
+        group.cluster.get(block.ref, bytes),
         group.healer.heal(block.ref, b""),
         delete_everywhere(group.drives, [block.ref]),
     ]
@@ -225,14 +265,14 @@ async def test_rotten_fragments_are_never_returned_and_are_reported(code: Code, 
     homes = await group.homes(block.ref)
     for index in range(code.m):
         homes[index].rot[FragmentKey(block.ref.id, index)] = is_noticed
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK
     assert {(ref, index, drive) for ref, index, drive, _ in group.damage} == {
         (block.ref, index, homes[index].id) for index in range(code.m)
     }
     for index in range(code.width):
         homes[index].rot[FragmentKey(block.ref.id, index)] = is_noticed
     with pytest.raises(Corrupt):
-        await group.cluster.get(block.ref)
+        await group.cluster.get(block.ref, bytes)
 
 
 async def test_missing_fragments_are_made_up_for_and_reported() -> None:
@@ -242,11 +282,11 @@ async def test_missing_fragments_are_made_up_for_and_reported() -> None:
     homes = await group.homes(block.ref)
     for index in (0, 2):
         await homes[index].delete([FragmentKey(block.ref.id, index)])
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK
     assert {(index, drive) for _, index, drive, _ in group.damage} == {(0, None), (2, None)}
     await homes[1].delete([FragmentKey(block.ref.id, 1)])
     with pytest.raises(NotEnoughFragments):
-        await group.cluster.get(block.ref)
+        await group.cluster.get(block.ref, bytes)
 
 
 async def test_fragments_of_another_block_are_refused() -> None:
@@ -261,7 +301,7 @@ async def test_fragments_of_another_block_are_refused() -> None:
                 fragment.key, theirs.commitment, theirs.leaves[index], b"", bytes(theirs.payloads[index])
             )
             home.memory._fragments[fragment.key] = forged
-    assert bytes(await group.cluster.get(ours.ref)) == BLOCK
+    assert bytes(await group.cluster.get(ours.ref, bytes)) == BLOCK
     assert [index for _, index, _, _ in group.damage] == [0]
 
 
@@ -269,11 +309,11 @@ async def test_nothing_anywhere_is_not_found_and_a_silent_drive_is_not_nothing()
     group = Group(6)
     ref = encode(BLOCK, erasure(4, 2)).ref
     with pytest.raises(NotFound):
-        await group.cluster.get(ref)
+        await group.cluster.get(ref, bytes)
     assert group.damage == []
     group[3].error = NodeDown
     with pytest.raises(NotEnoughFragments):
-        await group.cluster.get(ref)
+        await group.cluster.get(ref, bytes)
 
 
 async def test_a_reference_that_does_not_match_reads_nothing() -> None:
@@ -281,9 +321,9 @@ async def test_a_reference_that_does_not_match_reads_nothing() -> None:
     block = encode(BLOCK, erasure(4, 2))
     await group.cluster.put(block, b"")
     with pytest.raises(Corrupt):
-        await group.cluster.get(BlockRef(block.ref.id, block.ref.code, block.ref.length - 1))
+        await group.cluster.get(BlockRef(block.ref.id, block.ref.code, block.ref.length - 1), bytes)
     with pytest.raises(NotFound):
-        await group.cluster.get(BlockRef(BlockId(bytes(32)), block.ref.code, block.ref.length))
+        await group.cluster.get(BlockRef(BlockId(bytes(32)), block.ref.code, block.ref.length), bytes)
 
 
 async def test_a_late_drive_is_hedged(clock: FakeClock) -> None:
@@ -292,12 +332,12 @@ async def test_a_late_drive_is_hedged(clock: FakeClock) -> None:
     await group.cluster.put(block, b"")
     homes = await group.homes(block.ref)
     homes[1].seconds = 1000.0
-    assert bytes(await soon(clock, group.cluster.get(block.ref), HEDGE_MIN_SECONDS)) == BLOCK
+    assert bytes(await soon(clock, group.cluster.get(block.ref, bytes), HEDGE_MIN_SECONDS)) == BLOCK
     assert group.running == 0
-    assert bytes(await soon(clock, group.cluster.get(block.ref), 0.0)) == BLOCK, "it is asked last for a while"
+    assert bytes(await soon(clock, group.cluster.get(block.ref, bytes), 0.0)) == BLOCK, "it is asked last for a while"
     await clock.advance(5.0)
     homes[2].seconds = 1000.0
-    assert bytes(await soon(clock, group.cluster.get(block.ref), 3 * HEDGE_MAX_SECONDS)) == BLOCK
+    assert bytes(await soon(clock, group.cluster.get(block.ref, bytes), 3 * HEDGE_MAX_SECONDS)) == BLOCK
     assert group.damage == []
 
 
@@ -308,7 +348,7 @@ async def test_a_read_that_hangs_is_given_up(clock: FakeClock) -> None:
     for number in range(3):
         group[number].seconds = 1000.0
     with pytest.raises(NotEnoughFragments):
-        await soon(clock, group.cluster.get(block.ref), READ_TIMEOUT_SECONDS + HEDGE_MAX_SECONDS)
+        await soon(clock, group.cluster.get(block.ref, bytes), READ_TIMEOUT_SECONDS + HEDGE_MAX_SECONDS)
     assert group.running == 0
     assert not stray_tasks()
 
@@ -322,7 +362,7 @@ async def test_a_bug_in_a_drive_is_not_swallowed() -> None:
     for drive in group.drives.values():
         drive.error = InvalidRequest
     with pytest.raises(InvalidRequest):
-        await group.cluster.get(block.ref)
+        await group.cluster.get(block.ref, bytes)
     assert not stray_tasks()
 
 
@@ -334,7 +374,7 @@ async def test_what_a_read_held_is_free_when_it_is_over() -> None:
     gc.collect()
     gc.disable()
     try:
-        await group.cluster.get(block.ref)
+        await group.cluster.get(block.ref, bytes)
         await asyncio.sleep(0)
         assert [found for found in gc.get_objects() if isinstance(found, Read)] == []
     finally:
@@ -351,12 +391,12 @@ async def test_older_layouts_are_read_until_they_are_given_up() -> None:
     group.cluster.use([moved, group.layout])
     for drive in group.drives.values():
         drive.calls.clear()
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK
     assert "has" not in {call for drive in group.drives.values() for call in drive.calls}, "found by its old home"
     assert group.damage == []
     assert (await group.cluster.put(encode(sealed(999), copies(2)), b"")).layout_version == moved.version
     group.cluster.use([moved])
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK, "found by asking everyone"
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK, "found by asking everyone"
     assert {drive for _, _, drive, _ in group.damage} == {None}, "what is left at an old home is to be brought home"
 
 
@@ -371,7 +411,7 @@ async def test_live_layouts_are_few() -> None:
             group.cluster.use(wrong)
     empty = Cluster({}, clock=FakeClock())
     with pytest.raises(Unavailable):
-        await empty.get(encode(BLOCK, copies(1)).ref)
+        await empty.get(encode(BLOCK, copies(1)).ref, bytes)
     with pytest.raises(Unavailable):
         await empty.put(encode(BLOCK, copies(1)), b"")
 
@@ -400,7 +440,7 @@ async def test_fewer_drives_than_fragments() -> None:
     group = Group(5)
     block = encode(BLOCK, erasure(4, 2))
     assert (await group.cluster.put(block, b"")).missing == (5,)
-    assert bytes(await group.cluster.get(block.ref)) == BLOCK
+    assert bytes(await group.cluster.get(block.ref, bytes)) == BLOCK
     assert len((await group.holders(block.ref))[5]) == 0
     assert (await group.healer.heal(block.ref, b"")).written == 0
 
@@ -434,7 +474,7 @@ async def test_delete_finds_every_fragment_and_says_who_did_not_answer() -> None
         if drive is not group[7]:
             assert drive.calls.count("delete") <= 1
             assert not set().union(*[await drive.holds(block.ref) for block in blocks[1:]])
-    assert bytes(await group.cluster.get(blocks[0].ref)) == sealed(1000)
+    assert bytes(await group.cluster.get(blocks[0].ref, bytes)) == sealed(1000)
     assert await delete_everywhere(group.drives, []) == frozenset()
 
 
@@ -470,7 +510,7 @@ async def test_large_blocks_are_checked_off_the_event_loop() -> None:
     with ThreadPoolExecutor(1) as threads:
         cluster = Cluster(group.drives, [group.layout], clock=group.clock, executor=threads)
         await cluster.put(block, b"")
-        assert bytes(await cluster.get(block.ref)) == sealed(INLINE_MAX_BYTES + 1)
+        assert bytes(await cluster.get(block.ref, bytes)) == sealed(INLINE_MAX_BYTES + 1)
 
 
 def test_hedging_follows_what_drives_take() -> None:

@@ -112,6 +112,12 @@ class ClusterMachine(RuleBasedStateMachine):
         if drive is not None:
             drive.seconds = seconds
 
+    @rule(number=st.integers(0, DRIVES_MAX - 1), is_cached=st.booleans())
+    def has_it_in_memory(self, number: int, is_cached: bool) -> None:
+        drive = self.group.drives.get(drive_id(number))
+        if drive is not None:
+            drive.is_cached = is_cached
+
     @precondition(lambda self: self.model)
     @rule(data=st.data(), is_noticed=st.none() | st.booleans())
     def spoils(self, data: st.DataObject, is_noticed: bool | None) -> None:
@@ -156,7 +162,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def get(self, data: st.DataObject) -> None:
         ref = data.draw(st.sampled_from(list(self.model)))
-        assert bytes(self.do(self.group.cluster.get(ref))) == self.model[ref]
+        assert bytes(self.do(self.group.cluster.get(ref, bytes))) == self.model[ref]
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
@@ -182,7 +188,7 @@ class ClusterMachine(RuleBasedStateMachine):
                 lost = [homes[(first + i) % ref.code.width] for i in range(ref.code.m)]
                 for drive in lost:
                     drive.error = NodeDown
-                assert bytes(self.do(self.group.cluster.get(ref))) == data
+                assert bytes(self.do(self.group.cluster.get(ref, bytes))) == data
                 for drive in lost:
                     drive.error = None
         self.group.cluster.use([self.newest])
@@ -201,7 +207,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def asks_for_what_never_was(self) -> None:
         ref = encode(b"never written", erasure(2, 2)).ref
         try:
-            self.do(self.group.cluster.get(ref))
+            self.do(self.group.cluster.get(ref, bytes))
         except (NotFound, NotEnoughFragments):
             return
         except Corrupt:

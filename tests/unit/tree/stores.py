@@ -1,7 +1,9 @@
 """Stores for the tests of trees: a dict, and what goes wrong on purpose."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from holdfast.core.errors import NotFound
 from holdfast.core.ids import Buffer
@@ -9,6 +11,8 @@ from holdfast.erasure import BlockRef, Code, CodedBlock, code_for, copies, decod
 from holdfast.tree import SealingThreads, TreeWriter
 from holdfast.tree.entry import RootEntry
 from tests.unit.crypto.chance import FixedRandomness
+
+T = TypeVar("T")
 
 
 class DictStore:
@@ -37,13 +41,14 @@ class DictStore:
         assert position not in self.positions
         self.positions[position] = block.ref
 
-    async def get(self, ref: BlockRef) -> Buffer:
+    async def get(self, ref: BlockRef, then: Callable[[Buffer], T]) -> T:
         self.gets.append(ref)
         await asyncio.sleep(0)
         try:
-            return self.blocks[ref.id]
+            block = self.blocks[ref.id]
         except KeyError:
             raise NotFound("no such block") from None
+        return then(block)
 
 
 def sealing_threads(seed: str = "tree") -> SealingThreads:

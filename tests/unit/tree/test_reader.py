@@ -1,6 +1,7 @@
 """Reading a tree gives the bytes that were written, whatever the cut, or raises."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from holdfast.core.ranges import ByteRange
 from holdfast.erasure import BlockRef, erasure
 from holdfast.tree import Extent, RootEntry, SealingThreads, read, read_extents
 from tests.unit.crypto.chance import FixedRandomness
-from tests.unit.tree.stores import DictStore, build, sealing_threads
+from tests.unit.tree.stores import DictStore, T, build, sealing_threads
 
 
 def noise(seed: int, count: int) -> bytes:
@@ -80,9 +81,9 @@ def test_extents_read_as_one(cuts: list[tuple[int, int]], data: st.DataObject) -
 
 async def test_a_small_object_is_one_block_and_one_get_and_no_task(threads: SealingThreads) -> None:
     class Store(DictStore):
-        async def get(self, ref: BlockRef) -> Buffer:
+        async def get(self, ref: BlockRef, then: Callable[[Buffer], T]) -> T:
             assert asyncio.current_task() is reader
-            return await super().get(ref)
+            return await super().get(ref, then)
 
     store, reader = Store(), asyncio.current_task()
     root = await build(store, threads, b"hello", block=MIB, fanout=1024)
@@ -142,12 +143,12 @@ class SlowStore(DictStore):
         self.slow = False
         self.getting = 0
 
-    async def get(self, ref: BlockRef) -> Buffer:
+    async def get(self, ref: BlockRef, then: Callable[[Buffer], T]) -> T:
         self.getting += 1
         try:
             if self.slow and len(self.gets) > 2:
                 await asyncio.Event().wait()
-            return await super().get(ref)
+            return await super().get(ref, then)
         finally:
             self.getting -= 1
 
