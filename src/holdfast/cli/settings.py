@@ -117,6 +117,7 @@ OPTIONS = (
     Option("domain", str, None, "NAME", "Also serve BUCKET.NAME, virtual-host style."),
     Option("region", str, "us-east-1", "NAME", "Region that signatures must name."),
     Option("grace", parse_duration, 3600.0, "TIME", "How long deleted blocks are kept for readers and backups."),
+    Option("upload-age", parse_duration, None, "TIME", "Abort uploads in parts that were started so long ago."),
     Option("kek-file", Path, None, "FILE", "The key-encryption key, when it was detached to a file."),
     Option("passphrase-file", Path, None, "FILE", "The passphrase, when the keyring was detached to one."),
     Option("access-log", Path, None, "FILE", "Append a line of JSON for each request; - is standard output."),
@@ -144,6 +145,7 @@ class Settings:
     domain: str | None
     region: str
     grace: float
+    upload_age: float | None
     kek_file: Path | None
     passphrase_file: Path | None
     access_log: Path | None

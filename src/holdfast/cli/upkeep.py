@@ -19,7 +19,7 @@ from holdfast.cli.settings import Settings
 from holdfast.cli.system import keep_freed_memory
 from holdfast.cli.turns import MOVING, RECODING, InTurn
 from holdfast.cluster.heal import Healer
-from holdfast.core.errors import HoldfastError
+from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.core.ids import DriveId
 from holdfast.core.limits import MIB
 from holdfast.drives.directory import DirectoryDrive
@@ -51,6 +51,10 @@ CHECKPOINT_SECONDS = 600.0
 # LMDB's pages have no checksums: rot in the view is found by comparing it with the log and its checkpoint.
 VERIFY_SECONDS = 24 * 3600.0
 
+
+# Abandoned uploads are looked for ten times within the age that makes them so, within these bounds.
+UPLOADS_MIN_SECONDS = 1.0
+UPLOADS_MAX_SECONDS = 3600.0
 
 # How soon workers learn that a drive came or went, once this process noticed.
 LOOK_SECONDS = 0.5
@@ -93,6 +97,10 @@ def workers_of(opened: OpenStore) -> list[Worker]:
         Periodic("metadata checkpoint", partial(_checkpoint, opened), CHECKPOINT_SECONDS, clock),
         Periodic("metadata verification", partial(_verify, opened), VERIFY_SECONDS, clock),
     ]
+    age = opened.settings.upload_age
+    if age is not None:
+        every = min(max(age / 10, UPLOADS_MIN_SECONDS), UPLOADS_MAX_SECONDS)
+        workers.append(Periodic("abandoned uploads", partial(_abort_abandoned, opened, age), every, clock))
     for drive in opened.drives.values():
         workers.append(Scrubber(drive, chores.catalogue, chores.open_tag, clock))
         workers.append(Sweeper(drive, chores.catalogue, chores.open_tag, clock))
@@ -102,6 +110,21 @@ def workers_of(opened: OpenStore) -> list[Worker]:
 
 async def _checkpoint(opened: OpenStore) -> None:
     await opened.local.checkpoint()
+
+
+async def _abort_abandoned(opened: OpenStore, age_seconds: float) -> None:
+    """Abort uploads that were started so long ago; what they hold is collected as any other."""
+    before_ns = opened.clock.now_ns() - round(age_seconds * 1e9)
+    after = ""
+    while buckets := await opened.store.list_buckets(after=after):
+        for bucket in buckets:
+            try:
+                aborted = await opened.store.abort_uploads(bucket.name, before_ns=before_ns)
+            except NotFound:  # the bucket was deleted meanwhile, with its uploads
+                continue
+            if aborted:
+                _LOGGER.info("bucket %s: aborted %d abandoned uploads", bucket.name, aborted)
+        after = buckets[-1].name
 
 
 async def _verify(opened: OpenStore) -> None:

@@ -67,7 +67,8 @@ class ObjectInfo(Struct, frozen=True):
 
 
 class Conditions(Struct, frozen=True):
-    """What must hold of the current version for a write to go on; decided in the commit, exact under any race."""
+    """What must hold of the current version, or of the one that a deletion names, for a write to go on; decided in the
+    commit, exact under any race."""
 
     if_none_match: bool = False
     """Nothing may have that key (If-None-Match: *)."""
@@ -75,6 +76,10 @@ class Conditions(Struct, frozen=True):
     """The current version must have this ETag (without quotes); "*" is any."""
     unless_match: str | None = None
     """No current version may have this ETag (If-None-Match with one)."""
+    if_size: int | None = None
+    """The current version must have so many bytes."""
+    if_modified_seconds: int | None = None
+    """It must have been put in this second since 1970."""
 
 
 NO_CONDITIONS = Conditions()

@@ -97,13 +97,15 @@ class Publisher:
     async def delete(
         self, bucket_name: str, key: bytes, version: VersionName | None, conditions: Conditions
     ) -> Deleted:
-        """Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match), Contended."""
+        """The conditions are on the version that is named, if one is.
+
+        Raises NoSuchBucket, ConditionFailed, NoSuchObject (If-Match and its like), Contended.
+        """
         async with self._turn(bucket_name, key):
             for _ in range(ATTEMPTS_MAX_COUNT):
                 bucket = await self._buckets.read(bucket_name)
                 seen = await self._read(bucket, key)
-                check_conditions(conditions, seen.version)
-                step, expecting, deleted = await self._remove(bucket, key, seen, version)
+                step, expecting, deleted = await self._remove(bucket, key, seen, version, conditions)
                 if step is None or await self._commit(bucket, [seen.expectation, *expecting], [step], Prepared()):
                     return deleted
         raise Contended("too many writers of this key at once")
@@ -137,21 +139,23 @@ class Publisher:
         raise Contended("too many writers of this key at once")
 
     async def delete_many(
-        self, bucket_name: str, keys: Sequence[tuple[bytes, str | None]]
+        self, bucket_name: str, keys: Sequence[tuple[bytes, str | None, Conditions]]
     ) -> list[Deleted | HoldfastError]:
-        """Delete several, in one commit when nobody interferes. Raises NoSuchBucket; what befalls one key alone is in
-        its place in the answer."""
+        """Delete several, each on its conditions, in one commit when nobody interferes.
+
+        Raises NoSuchBucket; what befalls one key alone is in its place in the answer.
+        """
         bucket = await self._buckets.read(bucket_name)
         results: list[Deleted | HoldfastError] = []
         steps: list[Step] = []
         expecting: list[Expectation] = []
-        names = [key for key, _ in keys]
+        names = [key for key, _, _ in keys]
         if len(set(names)) == len(names):
             rows = await self._meta.get_many([object_row_key(bucket.id, key) for key in names])
-            for (key, version), row in zip(keys, rows, strict=True):
+            for (key, version, conditions), row in zip(keys, rows, strict=True):
                 seen = _seen(object_row_key(bucket.id, key), row)
                 try:
-                    step, further, deleted = await self._remove(bucket, key, seen, version)
+                    step, further, deleted = await self._remove(bucket, key, seen, version, conditions)
                 except HoldfastError as error:
                     results.append(error)
                     continue
@@ -162,9 +166,9 @@ class Publisher:
             if not steps or await self._commit(bucket, expecting, steps, Prepared()):
                 return results
         results = []
-        for key, version in keys:
+        for key, version, conditions in keys:
             try:
-                results.append(await self.delete(bucket_name, key, version, Conditions()))
+                results.append(await self.delete(bucket_name, key, version, conditions))
             except HoldfastError as error:
                 results.append(error)
         return results
@@ -189,16 +193,19 @@ class Publisher:
         return add(bucket.id, key, bucket.versioning, current, older_null, draft)
 
     async def _remove(
-        self, bucket: OpenBucket, key: bytes, seen: _Seen, version: VersionName | None
+        self, bucket: OpenBucket, key: bytes, seen: _Seen, version: VersionName | None, conditions: Conditions
     ) -> tuple[Step | None, list[Expectation], Deleted]:
         """The step (None when there is nothing to do), what it relies on besides `seen`, and what to answer."""
         current = seen.version
         if version is None:
+            check_conditions(conditions, current)
             return await self._remove_newest(bucket, key, seen)
         gone = Deleted(version if isinstance(version, str) else None, delete_marker=False, existed=False)
         if current is None:
+            check_conditions(conditions, None)
             return None, [], gone
         if is_named(current, version):
+            check_conditions(conditions, current)
             page = await self._meta.scan(prefix_range(versions_prefix(bucket.id, key)), limit=1)
             older = page.entries[0] if page.entries else None
             assert not isinstance(older, tuple)
@@ -206,10 +213,11 @@ class Publisher:
             further: list[Expectation] = [HasToken(older.key, older.token)] if isinstance(older, Row) else []
             return step, further, Deleted(version_id(current), delete_marker=current.delete_marker, existed=True)
         row = await self._find_older(bucket, key, current, version)
-        if row is None:
+        found = VersionRow.decode(row.value) if row is not None else None
+        check_conditions(conditions, found)
+        if row is None or found is None:
             return None, [], gone
         step = remove_older(bucket.id, key, current, row)
-        found = VersionRow.decode(row.value)
         deleted = Deleted(version_id(found), delete_marker=found.delete_marker, existed=True)
         return step, [HasToken(row.key, row.token)], deleted
 

@@ -233,14 +233,17 @@ class Store:
         return info(key, row, latest=version is None)
 
     async def delete_objects(
-        self, bucket: str, keys: Sequence[tuple[str, str | None]]
+        self, bucket: str, keys: Sequence[tuple[str, str | None, Conditions]]
     ) -> list[Deleted | HoldfastError]:
-        """In the order of `keys`; an error in its place concerns that key alone. Raises NoSuchBucket."""
-        encoded: list[tuple[bytes, str | None]] = []
+        """Key, version and conditions of each; as `delete_object`, in the order of `keys`.
+
+        An error in an answer's place concerns that key alone. Raises NoSuchBucket.
+        """
+        encoded: list[tuple[bytes, str | None, Conditions]] = []
         refused: dict[int, HoldfastError] = {}
-        for position, (key, version) in enumerate(keys):
+        for position, (key, version, conditions) in enumerate(keys):
             try:
-                encoded.append((encode_key(key), version))
+                encoded.append((encode_key(key), version, conditions))
             except HoldfastError as error:
                 refused[position] = error
         answers = iter(await self._publisher.delete_many(bucket, encoded))
@@ -335,6 +338,13 @@ class Store:
     async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None:
         """Raises NoSuchBucket, NoSuchUpload."""
         await self._uploads.abort(await self._uploads.open(bucket, encode_key(key), upload_id))
+
+    async def abort_uploads(self, bucket: str, *, before_ns: int) -> int:
+        """Abort the uploads that were started before a time and neither completed nor aborted; how many there were.
+
+        Raises NoSuchBucket.
+        """
+        return await self._uploads.abort_all(bucket, before_ns=before_ns)
 
     # What several of them share
 

@@ -252,18 +252,25 @@ class Uploads:
             return False
         return True
 
-    async def abort_all(self, bucket_name: str) -> None:
-        """Abort what is in flight in a bucket now. Raises NoSuchBucket."""
+    async def abort_all(self, bucket_name: str, *, before_ns: int | None = None) -> int:
+        """Abort what is in flight in a bucket now, or of that what was started before a time; how many there were.
+
+        Raises NoSuchBucket.
+        """
         after = ("", "")
+        aborted = 0
         while True:
             page = await self.list(bucket_name, prefix="", delimiter="", after=after, limit=_SCAN_COUNT)
             for listed in page.uploads:
+                if before_ns is not None and listed.created_ns >= before_ns:
+                    continue
                 try:
                     await self.abort(await self.open(bucket_name, listed.key.encode(), listed.id))
                 except NoSuchUpload:
                     continue
+                aborted += 1
             if page.resume is None:
-                return
+                return aborted
             after = page.resume
 
     async def complete(

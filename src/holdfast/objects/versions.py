@@ -82,12 +82,16 @@ def check_conditions(conditions: Conditions, current: VersionRow | None) -> None
         and conditions.unless_match == current.etag
     ):
         raise ConditionFailed("the current version has this ETag")
-    if conditions.if_match is not None:
-        if not there:
-            raise NoSuchObject("the key has no current version to match")
-        assert current is not None
-        if conditions.if_match not in ("*", current.etag):
-            raise ConditionFailed("the current version has another ETag")
+    if conditions.if_match is None and conditions.if_size is None and conditions.if_modified_seconds is None:
+        return
+    if current is None or not there:
+        raise NoSuchObject("the key has no current version to match")
+    if conditions.if_match not in (None, "*", current.etag):
+        raise ConditionFailed("the current version has another ETag")
+    if conditions.if_size not in (None, current.size):
+        raise ConditionFailed("the current version has another size")
+    if conditions.if_modified_seconds not in (None, current.modified_ns // 1_000_000_000):
+        raise ConditionFailed("the current version was put at another time")
 
 
 def add(

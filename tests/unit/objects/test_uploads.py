@@ -178,3 +178,16 @@ async def test_a_composite_of_ten_thousand_contents_is_forgotten(world: World) -
         await world.meta.get(content_row_key(whole))
     row = await world.meta.get(content_row_key(contents[-1]))
     assert ContentRow.decode(row.value).refs == 0
+
+
+async def test_what_was_started_before_a_time_is_aborted(world: World) -> None:
+    old, _ = await upload_two(world)
+    await world.clock.advance(100)
+    limit = world.clock.now_ns()
+    young = await world.store.create_upload("bucket", "key", PutOptions())
+    assert await world.store.abort_uploads("bucket", before_ns=limit) == 1
+    assert await world.store.abort_uploads("bucket", before_ns=limit) == 0
+    with pytest.raises(NoSuchUpload):
+        await world.store.list_parts("bucket", "key", old)
+    assert await world.store.list_parts("bucket", "key", young.id) == ([], False)
+    assert await world.live_contents() == 0

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from holdfast.core.errors import InvalidRequest, NotFound
 from holdfast.objects import publish
 from holdfast.objects.errors import ConditionFailed, NoSuchObject, NoSuchVersion
-from holdfast.objects.model import Conditions, PutOptions, Versioning, VersionName
+from holdfast.objects.model import NO_CONDITIONS, Conditions, PutOptions, Versioning, VersionName
 from holdfast.objects.store import MarkedDeleted, Store
 from holdfast.objects.versions import parse_version_id
 from tests.unit.objects.world import World, collect, run
@@ -108,7 +108,7 @@ class Versions(RuleBasedStateMachine):
 
     @rule(keys=st.lists(KEYS, max_size=4))
     def delete_many(self, keys: list[str]) -> None:
-        answers = run(self.store.delete_objects("bucket", [(key, None) for key in keys]))
+        answers = run(self.store.delete_objects("bucket", [(key, None, NO_CONDITIONS) for key in keys]))
         assert len(answers) == len(keys)
         for key, answer in zip(keys, answers, strict=True):
             assert not isinstance(answer, Exception)

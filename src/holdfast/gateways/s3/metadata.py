@@ -1,9 +1,11 @@
 """An object's headers: what a write keeps of them, and what a read answers.
 
 Header text is kept as it came, one character for one byte, so that what was put is what is answered, whatever its
-encoding.
+encoding. User metadata beyond ASCII is answered as S3 does, as an encoded word of RFC 2047: bytes beyond ASCII are not
+what every client and proxy lets through.
 """
 
+import base64
 from collections.abc import Mapping
 
 from holdfast.core.limits import USER_METADATA_MAX_BYTES
@@ -84,7 +86,8 @@ def answer_headers(call: Call, info: ObjectInfo, *, checksums: bool) -> list[Hea
         if parameter in OVERRIDES:
             system[OVERRIDES[parameter]] = value
     headers += [(name.encode("latin-1"), _safe(value)) for name, value in system.items()]
-    headers += [(f"{USER_PREFIX}{name}".encode("latin-1"), _safe(value)) for name, value in info.user_metadata.items()]
+    for name, value in info.user_metadata.items():
+        headers.append((f"{USER_PREFIX}{name}".encode("latin-1"), _mail_safe(value)))
     headers += version_header(call, info.version)
     if info.parts:
         headers.append((b"x-amz-mp-parts-count", str(len(info.parts)).encode("ascii")))
@@ -117,6 +120,18 @@ def _safe(value: str) -> bytes:
     if b"\r" in encoded or b"\n" in encoded or b"\0" in encoded:
         encoded = encoded.translate(_NO_BREAKS)
     return encoded
+
+
+def _mail_safe(value: str) -> bytes:
+    """User metadata as it is answered. Text is UTF-8, or else ISO 8859-1."""
+    if value.isascii():
+        return _safe(value)
+    raw = _encode(value)
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        raw = raw.decode("latin-1").encode()
+    return b"=?UTF-8?B?%b?=" % base64.b64encode(raw)
 
 
 _NO_BREAKS = bytes.maketrans(b"\r\n\0", b"   ")

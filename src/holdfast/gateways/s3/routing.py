@@ -181,7 +181,13 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
         "": _verb("HeadObject", get_object.head_object, READ, _READ_QUERY, frozenset(("x-amz-checksum-mode",))),
     },
     (Level.OBJECT, "DELETE"): {
-        "": _verb("DeleteObject", delete.delete_object, WRITE, ("versionId",), _UNLOCKED | {"if-match"}),
+        "": _verb(
+            "DeleteObject",
+            delete.delete_object,
+            WRITE,
+            ("versionId",),
+            _UNLOCKED | delete.CONDITION_HEADERS | {"if-match"},
+        ),
         "tagging": _verb("DeleteObjectTagging", tagging.delete_object_tagging, WRITE, ("tagging", "versionId")),
         "uploadId": _verb("AbortMultipartUpload", multipart.abort_multipart_upload, WRITE, ("uploadId",)),
     },

@@ -15,6 +15,7 @@ from holdfast.core.ranges import ByteRange
 from holdfast.gateways.s3 import Settings, app, body, checksums
 from holdfast.gateways.s3.routing import VERBS
 from holdfast.gateways.s3.sigv4 import STREAMING_SIGNED, UNSIGNED_PAYLOAD
+from holdfast.objects.model import PutOptions
 from holdfast.objects.store import ObjectReader, Store
 from holdfast.testing.signing import CHUNKED, chunked_length, signature
 from tests.unit.gateways.s3.asgi import Answer, Driver
@@ -276,9 +277,13 @@ async def test_signed_chunks(driver: Driver, length: int, cut: int) -> None:
 
 
 async def test_a_refused_upload_is_taken_in_so_that_the_answer_arrives(driver: Driver) -> None:
-    for length, expect, taken in ((200_000, {}, 200_000), (2 * MIB, {}, 0), (200_000, {"expect": "100-continue"}, 0)):
+    for length, expect, taken in (
+        (200_000, {}, 200_000),
+        (body.DRAIN_MAX_BYTES + 1, {}, 0),
+        (200_000, {"expect": "100-continue"}, 0),
+    ):
         head = {**_put_head(driver, length), "authorization": "AWS4-HMAC-SHA256 nonsense", **expect}
-        assert (await driver.send("PUT", "/bucket/k", (), head, _pieces(b"x" * length, 1000))).status == 400
+        assert (await driver.send("PUT", "/bucket/k", (), head, _pieces(b"x" * 200_000, 1000))).status == 400
         assert json.loads(driver.lines[-1]).get("received_bytes", 0) == taken
 
 
@@ -357,8 +362,8 @@ async def test_a_multi_delete_tells_of_each_key(driver: Driver) -> None:
     ):
         answer = await driver.request("POST", "/bucket", [("delete", "")], body=document.encode())
         assert _code(answer) == "MalformedXML"
-    conditional = b"<Delete><Object><Key>k</Key><ETag>x</ETag></Object></Delete>"
-    assert (await driver.request("POST", "/bucket", [("delete", "")], body=conditional)).status == 501
+    unknown = b"<Delete><Object><Key>k</Key><Phase>full moon</Phase></Object></Delete>"
+    assert (await driver.request("POST", "/bucket", [("delete", "")], body=unknown)).status == 501
 
 
 async def test_errors_of_the_store(driver: Driver, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
@@ -473,3 +478,18 @@ async def test_the_checksum_of_a_completed_upload_is_checked(driver: Driver) -> 
         {"x-amz-checksum-algorithm": "SHA1", "x-amz-checksum-type": "FULL_OBJECT"},
     )
     assert _code(refused) == "InvalidRequest"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        ("plain", "plain"),
+        ("=?UTF-8?Q?=C3=A4?=", "=?UTF-8?Q?=C3=A4?="),
+        ("ÄMÄZÕÑ S3".encode().decode("latin-1"), "=?UTF-8?B?w4RNw4Raw5XDkSBTMw==?="),
+        ("\xe9t\xe9", "=?UTF-8?B?w6l0w6k=?="),
+    ],
+)
+async def test_metadata_beyond_ascii_is_answered_in_encoded_words(driver: Driver, sent: str, answered: str) -> None:
+    await driver.store.put_object("bucket", "k", b"x", PutOptions(user_metadata={"a": sent}))
+    for method in ("GET", "HEAD"):
+        assert (await driver.request(method, "/bucket/k")).headers["x-amz-meta-a"] == answered

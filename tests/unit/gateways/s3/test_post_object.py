@@ -83,7 +83,7 @@ async def test_a_form_uploads_its_file(driver: Driver) -> None:
         assert answer.headers["location"] == "/bucket/up/%C3%A4%20b.txt"
         found = await driver.request("GET", "/bucket/up/ä b.txt")
         assert (found.body, found.headers["content-type"]) == (body, "text/x")
-        assert found.headers["x-amz-meta-a"].encode("latin-1").decode() == "ü"
+        assert found.headers["x-amz-meta-a"] == "=?UTF-8?B?w7w=?="
     line = json.loads(driver.lines[0])
     assert (line["verb"], line["access_key"]) == ("PostObject", ACCESS_KEY)
 
