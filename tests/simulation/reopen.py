@@ -6,6 +6,7 @@ test down with it. A fork server that has everything imported makes a reopening 
 
 import asyncio
 import contextlib
+import io
 import multiprocessing
 import shutil
 import tempfile
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from holdfast.cli.opening import find_or_make, open_store
+from holdfast.cli.opening import OpenStore, find_or_make, open_store
+from holdfast.cli.output import Output
+from holdfast.cli.repair import check, repair
 from holdfast.cli.settings import load
 from holdfast.cli.system import SystemClock, SystemRandomness
 from holdfast.core.errors import HoldfastError
@@ -23,6 +26,7 @@ from holdfast.objects.errors import NoSuchBucket
 from holdfast.objects.model import PutOptions
 from holdfast.testing.workload import body_fault
 from tests.simulation.planted.bugs import BUGS
+from tests.simulation.upkeep_scenario import replace_missing
 
 REOPEN_MAX_SECONDS = 60.0
 
@@ -41,13 +45,18 @@ class Contents:
     """Wrong bytes, errors, crashes: each a failed proof."""
 
 
-def reopen(directories: Sequence[Path], bucket: str, keys: Sequence[str], bug: str = "") -> Contents:
+def reopen(
+    directories: Sequence[Path], bucket: str, keys: Sequence[str], bug: str = "", *, spare: Path | None = None
+) -> Contents:
     """Open the store in `directories`, read `keys` and whatever is listed, write something, close.
 
-    `bug` is the name of one that is planted in that process, too.
+    `bug` is the name of one that is planted in that process, too. With a `spare` directory, one of `directories`, a
+    drive may be missing: it takes its place, if that was not done before, and then nothing may be left to repair.
     """
     receiver, sender = _CONTEXT.Pipe(duplex=False)
-    child = _CONTEXT.Process(target=_child, args=(sender, list(directories), bucket, list(keys), bug), daemon=True)
+    child = _CONTEXT.Process(
+        target=_child, args=(sender, list(directories), bucket, list(keys), bug, spare), daemon=True
+    )
     child.start()
     sender.close()
     try:
@@ -67,21 +76,23 @@ def _boot_anew(self: OsDisk, path: Path) -> str:
     return f"after the power cut/{path.stat().st_dev:x}"
 
 
-def _child(sender: Connection, directories: list[Path], bucket: str, keys: list[str], bug: str) -> None:
+def _child(
+    sender: Connection, directories: list[Path], bucket: str, keys: list[str], bug: str, spare: Path | None
+) -> None:
     OsDisk.mount = _boot_anew  # type: ignore[method-assign]
     if bug:
         BUGS[bug].plant()
     # Not what was recorded: a power cut empties tmpfs.
     run = Path(tempfile.mkdtemp(prefix="holdfast-cut-", dir="/dev/shm"))
     try:
-        sender.send(asyncio.run(_read(directories, run, bucket, keys)))
+        sender.send(asyncio.run(_read(directories, run, bucket, keys, spare)))
     except (HoldfastError, OSError) as error:
         sender.send(f"cannot be opened: {error!r}")
     finally:
         shutil.rmtree(run, ignore_errors=True)
 
 
-async def _read(directories: list[Path], run: Path, bucket: str, keys: list[str]) -> Contents:
+async def _read(directories: list[Path], run: Path, bucket: str, keys: list[str], spare: Path | None) -> Contents:
     settings = load(tuple(directories), {}, {"HOLDFAST_RUN_DIR": str(run)}, None)
     await asyncio.to_thread(find_or_make, settings, OsDisk(), SystemRandomness(), SystemClock())
     etags: dict[str, str] = {}
@@ -109,4 +120,16 @@ async def _read(directories: list[Path], run: Path, bucket: str, keys: list[str]
             await store.put_object(bucket, "afterwards", bytes(size), PutOptions())
             if (await store.object_info(bucket, "afterwards")).size != size:
                 faults.append("it takes no more writes")
+        if spare is not None:
+            faults += await _mend(opened, spare)
     return Contents(etags, listed, tuple(faults))
+
+
+async def _mend(opened: OpenStore, spare: Path) -> list[str]:
+    """Replace what is missing, and repair; what is wrong then."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        await replace_missing(opened, spare)
+        is_whole = await repair(opened, Output(as_json=False))
+        is_sound = await check(opened, Output(as_json=False), read=True, mending=False)
+    return [] if is_whole and is_sound else [f"not mended: {said.getvalue()}"]

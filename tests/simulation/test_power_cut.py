@@ -63,6 +63,10 @@ class Recording:
     roots: list[Path]
     records: list[Record]
     keys: tuple[str, ...] = KEYS
+    lost: int = 0
+    """So many of the roots, the first ones, are drives that were lost before the end: they are not opened again."""
+    begin: int = 0
+    """Cuts come behind this record."""
 
 
 class Mark(msgspec.Struct):
@@ -159,12 +163,15 @@ def record_run(
 def try_cut(world: World, recording: Recording, cut: Cut, bug: str) -> list[str]:
     """What is wrong after one cut. The directories are made where they were: a store may know its own paths."""
     world.materialise(cut, recording.roots)
-    contents = reopen(recording.roots, BUCKET, recording.keys, bug)
+    for root in recording.roots[: recording.lost]:
+        rmtree(root)
+    spare = recording.roots[-1] if recording.lost else None
+    contents = reopen(recording.roots[recording.lost :], BUCKET, recording.keys, bug, spare=spare)
     faults = [f"{cut}: {fault}" for fault in contents.faults]
     violation = check([*told(recording.records, cut.position), *found(contents, cut.position, recording.keys)])
     if violation is not None:
         faults.append(f"{cut}: {violation}")
-    for root in recording.roots:
+    for root in recording.roots[recording.lost :]:
         rmtree(root)
     return faults
 
@@ -201,10 +208,10 @@ def find_losses(
 
 def losses(recording: Recording, *, cuts: int | None, seed: int = 1, bug: str = "", enough: int = 5) -> list[str]:
     """What is wrong after cuts of a recording; stops when it is `enough`."""
-    for root in recording.roots:
+    for root in recording.roots[recording.lost :]:
         rmtree(root)
     world = World(recording.roots, empty=True)
-    positions = cut_positions(recording.records)
+    positions = [position for position in cut_positions(recording.records) if position > recording.begin]
     if bug:
         # Found where it counts: once somebody was told something.
         first = next(index for index, record in enumerate(recording.records) if record.kind is Kind.MARK)
@@ -223,6 +230,25 @@ def losses(recording: Recording, *, cuts: int | None, seed: int = 1, bug: str = 
 def record_upkeep(library: Path, home: Path, drives: int, extra: Mapping[str, str] | None = None) -> Recording:
     """Record the making, filling, tidying and compacting of a store, by two processes one after the other."""
     roots = make_directories(home, drives)
+    return record_phases(library, home, roots, {"fill": roots, "tidy": roots}, extra)
+
+
+def record_repair(library: Path, home: Path, drives: int, extra: Mapping[str, str] | None = None) -> Recording:
+    """Record the making and filling of a store, and then how a lost drive of it is replaced and repaired."""
+    roots = make_directories(home, drives + 1)
+    record_phases(library, home, roots, {"fill": roots[:-1]}, extra)
+    # Gone from where it was, or the store would find it there.
+    roots[0].rename(home / "lost")
+    recording = record_phases(library, home, roots, {"mend": roots[1:]}, extra)
+    mending = recording.records[-1].thread[0]
+    begin = next(index for index, record in enumerate(recording.records) if record.thread[0] == mending)
+    return replace(recording, lost=1, begin=begin)
+
+
+def record_phases(
+    library: Path, home: Path, roots: list[Path], phases: Mapping[str, list[Path]], extra: Mapping[str, str] | None
+) -> Recording:
+    """Record phases of the upkeep scenario, each by a process of its own over its directories."""
     trace, run = home / "trace", home / "run"
     environment = {
         **os.environ,
@@ -230,9 +256,9 @@ def record_upkeep(library: Path, home: Path, drives: int, extra: Mapping[str, st
         "HOLDFAST_RUN_DIR": str(run),
         **(extra or {}),
     }
-    for phase in ("fill", "tidy"):
-        command = [sys.executable, "-m", "tests.simulation.upkeep_scenario", phase, str(trace), *map(str, roots)]
-        subprocess.run(command, env=environment, check=True)
+    for phase, directories in phases.items():
+        command = [sys.executable, "-m", "tests.simulation.upkeep_scenario", phase, str(trace), *map(str, directories)]
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     return Recording(roots, read_trace(trace), upkeep_scenario.KEYS)
 
 
@@ -263,3 +289,15 @@ def test_a_power_cut_during_upkeep_loses_nothing(recorder: Path, tmp_path: Path)
 @pytest.mark.parametrize("drives", [1, 6])
 def test_a_power_cut_anywhere_in_upkeep_loses_nothing(recorder: Path, tmp_path: Path, drives: int) -> None:
     assert losses(record_upkeep(recorder, tmp_path, drives), cuts=None) == []
+
+
+@pytest.mark.slow
+def test_a_power_cut_during_repair_loses_nothing(recorder: Path, tmp_path: Path) -> None:
+    """A lost drive is replaced and made again; and what the cut left of that can be brought to its end."""
+    assert losses(record_repair(recorder, tmp_path, 3), cuts=10) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("drives", [3, 6])
+def test_a_power_cut_anywhere_in_repair_loses_nothing(recorder: Path, tmp_path: Path, drives: int) -> None:
+    assert losses(record_repair(recorder, tmp_path, drives), cuts=None) == []

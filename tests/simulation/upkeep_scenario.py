@@ -1,8 +1,10 @@
 """`python -m tests.simulation.upkeep_scenario PHASE TRACE DIR...`: what upkeep does to a store's files, to be recorded.
 
 Phase "fill" makes a store and fills it. Phase "tidy" deletes and overwrites, collects what is condemned without any
-grace, compacts every drive down to what lives, moves the metadata to a checkpoint, and writes on. Each change is marked
-in the trace before it begins and when it is done, as the clients of the other proof do.
+grace, compacts every drive down to what lives, moves the metadata to a checkpoint, and writes on. Phase "mend" is run
+when the first of the drives that were filled is gone, and with an empty directory behind the others: that takes the
+place of the lost one, everything is repaired, and written to meanwhile. Each change is marked in the trace before it
+begins and when it is done, as the clients of the other proof do.
 """
 
 import asyncio
@@ -14,7 +16,10 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.cli.drives import replace_lost
 from holdfast.cli.opening import OpenStore, find_or_make, open_store
+from holdfast.cli.output import Output
+from holdfast.cli.repair import repair
 from holdfast.cli.settings import load
 from holdfast.cli.system import SystemClock, SystemRandomness
 from holdfast.cli.upkeep import chores_of
@@ -84,12 +89,34 @@ async def tidy(opened: OpenStore, marker: Marker) -> None:
         await changes.put(key)
 
 
+async def mend(opened: OpenStore, marker: Marker) -> None:
+    changes = Changes(opened, marker, 2)
+    await changes.put(KEYS[0])
+    await replace_missing(opened, opened.settings.drives[-1])
+    await changes.put(KEYS[1])
+    await changes.delete(KEYS[2])
+    assert await repair(opened, Output(as_json=False)), "not everything was repaired"
+    held = [await drive.usage() for drive in opened.drives.values() if drive.directory == opened.settings.drives[-1]]
+    assert [usage.fragments > 0 for usage in held] == [True], "the new drive holds nothing: nothing was repaired"
+    await changes.put(KEYS[2])
+
+
+async def replace_missing(opened: OpenStore, new: Path) -> None:
+    """Give the seat of the one drive that is missing, if one is, to `new`."""
+    for entry in opened.layout.active:
+        if entry.id not in opened.drives:
+            assert await replace_lost(opened, Output(as_json=False), entry.id.hex(), new, force=False)
+
+
+PHASES = {"fill": fill, "tidy": tidy, "mend": mend}
+
+
 async def run(phase: str, trace: Path, directories: list[Path]) -> None:
     settings = load(tuple(directories), {}, os.environ, None)
     await asyncio.to_thread(find_or_make, settings, OsDisk(), SystemRandomness(), SystemClock())
     marker = Marker(trace)
     async with open_store(settings) as opened:
-        await (fill if phase == "fill" else tidy)(opened, marker)
+        await PHASES[phase](opened, marker)
     marker.close()
 
 
