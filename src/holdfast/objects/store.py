@@ -25,7 +25,6 @@ from holdfast.objects.errors import (
     MarkedDeleted,
     NoSuchObject,
     NoSuchVersion,
-    SessionExpired,
     UploadsInFlight,
 )
 from holdfast.objects.ingest import Received, receive
@@ -415,6 +414,3 @@ class Store:
             return info(key, row, latest=latest)
         _, content = await self._references.read(ContentId(row.content))
         return info(key, row, latest=latest, parts=tuple(content.parts), part_checksums=content.part_checksums)
-
-
-__all__ = ["MarkedDeleted", "ObjectReader", "SessionExpired", "Store", "StoreParts"]

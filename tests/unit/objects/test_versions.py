@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from holdfast.core.errors import InvalidRequest, NotFound
 from holdfast.objects import publish
-from holdfast.objects.errors import ConditionFailed, NoSuchObject, NoSuchVersion
+from holdfast.objects.errors import ConditionFailed, MarkedDeleted, NoSuchObject, NoSuchVersion
 from holdfast.objects.model import NO_CONDITIONS, Conditions, PutOptions, Versioning, VersionName
-from holdfast.objects.store import MarkedDeleted, Store
+from holdfast.objects.store import Store
 from holdfast.objects.versions import parse_version_id
 from tests.unit.objects.world import World, collect, run
 
