@@ -55,7 +55,19 @@ class ClientGone(IncompleteBody):
 class Body:
     """One request's body. Read once, as a whole or as a stream."""
 
-    __slots__ = ("_content_length", "_decoder", "_ended", "_receive", "_sha256", "length", "received")
+    __slots__ = (
+        "_content_length",
+        "_decoder",
+        "_ended",
+        "_is_silent",
+        "_receive",
+        "_sha256",
+        "_since",
+        "_timer",
+        "_waiter",
+        "length",
+        "received",
+    )
 
     def __init__(self, receive: Receive, content_length: int | None) -> None:
         self.length = content_length
@@ -67,6 +79,12 @@ class Body:
         self._decoder: ChunkDecoder | None = None
         self._sha256: bytes | None = None
         self._ended = False
+        # Who waits for the sender, and since when. One timer serves a whole body, and is moved only when it goes off:
+        # an `asyncio.timeout` for each message was a quarter of what the event loop did in an upload.
+        self._waiter: asyncio.Task[Any] | None = None
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_silent = False
 
     def expect(self, *, decoder: ChunkDecoder | None, length: int | None, sha256: bytes | None) -> None:
         """Set what the checked signature says of the body: its coding, its decoded length, its hash."""
@@ -95,14 +113,11 @@ class Body:
             raise S3Error("MaxMessageLengthExceeded", "Your request was too big.")
         wire_limit = limit if self._decoder is None else limit * _CODING_MAX_RATIO + _CODING_MAX_BYTES
         pieces: list[bytes] = []
-        try:
-            async with asyncio.timeout(RECEIVE_TIMEOUT_SECONDS):
-                while not self._ended:
-                    pieces.append(await self._next())
-                    if self.received > wire_limit:
-                        raise S3Error("MaxMessageLengthExceeded", "Your request was too big.")
-        except TimeoutError:
-            raise _timeout() from None
+        self._since = asyncio.get_running_loop().time()
+        while not self._ended:
+            pieces.append(await self._next())
+            if self.received > wire_limit:
+                raise S3Error("MaxMessageLengthExceeded", "Your request was too big.")
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._decoder is not None:
             inside = self._decoder.feed(data)
@@ -136,35 +151,33 @@ class Body:
 
     async def drain(self) -> None:
         """Read on and forget, within bounds, so that the answer can reach a client that is still sending."""
+        self._since = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while not self._ended and self.received < DRAIN_MAX_BYTES:
                     await self._next()
         except (TimeoutError, IncompleteBody, S3Error):
-            self._ended = True
+            self._end()
 
     async def _batch(self, size: int) -> list[bytes]:
         """Messages until `size` bytes are here or the body has ended."""
         batch: list[bytes] = []
         gathered = 0
-        try:
-            async with asyncio.timeout(RECEIVE_TIMEOUT_SECONDS):
-                while gathered < size and not self._ended:
-                    piece = await self._next()
-                    gathered += len(piece)
-                    batch.append(piece)
-        except TimeoutError:
-            raise _timeout() from None
+        self._since = asyncio.get_running_loop().time()
+        while gathered < size and not self._ended:
+            piece = await self._next()
+            gathered += len(piece)
+            batch.append(piece)
         return batch
 
     async def _next(self) -> bytes:
-        """One message's bytes; `_ended` is set behind the last."""
+        """One message's bytes; `_ended` is set behind the last. Raises S3Error when it is late."""
         if self._content_length == self.received:
-            self._ended = True
+            self._end()
             return b""
-        message = await self._receive()
+        message = await self._hear()
         if message["type"] != "http.request":
-            self._ended = True
+            self._end()
             raise ClientGone("the client closed the connection in the middle of the body")
         piece: bytes = message.get("body", b"")
         self.received += len(piece)
@@ -172,13 +185,47 @@ class Body:
             if self.received > self._content_length:
                 raise S3Error("InvalidRequest", "The body is longer than its Content-Length.")
             if self.received == self._content_length:
-                self._ended = True
+                self._end()
                 return piece
         if not message.get("more_body", False):
-            self._ended = True
+            self._end()
             if self._content_length is not None:
                 raise IncompleteBody("the body is shorter than its Content-Length")
         return piece
+
+    async def _hear(self) -> Message:
+        task = self._waiter = asyncio.current_task()
+        assert task is not None
+        if self._timer is None:
+            self._watch()
+        try:
+            return await self._receive()
+        except asyncio.CancelledError:
+            # Somebody else may have cancelled us as well.
+            if self._is_silent and not task.uncancel():
+                raise _timeout() from None
+            raise
+        finally:
+            self._waiter = None
+
+    def _watch(self) -> None:
+        """See whether the sender has been silent for too long, and look again when it could be."""
+        loop = asyncio.get_running_loop()
+        left = self._since + RECEIVE_TIMEOUT_SECONDS - loop.time()
+        self._timer = None
+        if self._waiter is None:
+            return
+        if left > 0:
+            self._timer = loop.call_later(left, self._watch)
+        else:
+            self._is_silent = True
+            self._waiter.cancel()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _decode(decoder: ChunkDecoder, batch: list[bytes]) -> asyncio.Future[list[memoryview]]:
