@@ -425,4 +425,38 @@ def metadata_restore(settings: Settings, as_json: bool, path: Path, force: bool)
     run_to_end(restore(settings, Output(as_json=as_json), path.absolute(), force=force))
 
 
-COMMANDS = (status, scrub, repair, fsck, drive, recode, key, keyring, metadata)
+@click.command()
+@with_settings()
+@click.option(
+    "--size",
+    "megabytes",
+    default=256,
+    type=click.IntRange(1),
+    metavar="MIB",
+    show_default=True,
+    help="What is written and read back on each, in MiB.",
+)
+@json_option
+def doctor(settings: Settings, as_json: bool, megabytes: int) -> None:
+    """Find out whether the directories DIR... and this machine are fit to hold a store.
+
+    Makes a drive in each for trial, measures syncs and throughput, and leaves nothing behind. Directories of a running
+    store can be examined too; that takes disk time from it. Exit status 1 when something must be changed first.
+
+    \b
+    Example:
+      holdfast doctor /mnt/disk1 /mnt/disk2
+    """
+    from holdfast.cli.doctor import Doctor, examine_all
+    from holdfast.cli.system import SystemClock, SystemRandomness
+    from holdfast.core.errors import InvalidRequest
+    from holdfast.core.limits import MIB
+    from holdfast.drives.os_disk import OsDisk
+
+    if not settings.drives:
+        raise InvalidRequest("name at least one directory")
+    examiner = Doctor(OsDisk(), SystemClock(), SystemRandomness(), megabytes * MIB)
+    run_to_end(examine_all(examiner, Output(as_json=as_json), settings.drives))
+
+
+COMMANDS = (doctor, status, scrub, repair, fsck, drive, recode, key, keyring, metadata)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 JOBS_DEFAULT_COUNT = 8
 JOBS_MAX_COUNT = 256
 
+# Its descriptor: bytes go there without Python's buffer.
+STANDARD_OUTPUT = 1
+
 # The exit status of what SIGINT ends, by the shells' convention.
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -304,7 +307,7 @@ def _stream(session: Session, source: Place, target: Place, headers: dict[str, A
     if isinstance(source, Remote) and isinstance(target, Stream):
         from holdfast.cli.client.reading import Span, write_out
 
-        write_out(session.connect(), source, sys.stdout.fileno(), Span(), options.get("version_id", ""))
+        write_out(session.connect(), source, STANDARD_OUTPUT, Span(), options.get("version_id", ""))
         return
     if not isinstance(source, Stream) or not isinstance(target, Remote):
         raise InvalidRequest("`-` goes with one s3://BUCKET/KEY on the other side")
@@ -347,7 +350,7 @@ def cat(session: Session, remotes: tuple[str, ...], span: str, tail: int | None,
     wanted = Span.of(span) if span else Span(tail=tail)
     connection = session.connect()
     for text in remotes:
-        write_out(connection, parse_remote(text), sys.stdout.fileno(), wanted, version_id)
+        write_out(connection, parse_remote(text), STANDARD_OUTPUT, wanted, version_id)
 
 
 @click.command()

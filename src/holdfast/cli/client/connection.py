@@ -20,6 +20,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
+from holdfast import __version__
 from holdfast.cli.client.failures import Asked, NoSuchBucket, status_of, translated
 from holdfast.core.clock import Clock
 from holdfast.core.errors import HoldfastError, InvalidRequest, Unavailable
@@ -56,28 +57,44 @@ class Connection:
     """Calls to one endpoint, from any number of threads. Raises only our errors."""
 
     def __init__(self, choice: Choice, clock: Clock) -> None:
-        """Finds credentials and settings, asks the server nothing. Raises AccessDenied, InvalidRequest."""
+        """Asks nobody anything yet. Raises InvalidRequest for what is no endpoint."""
         self.choice = choice
         self._clock = clock
         self.skew = timedelta(0)
         """How far the server's clock is ahead of this machine's, by its last answer."""
         self._answered = threading.Event()
-        self.endpoint = choice.endpoint_url or "the S3 endpoint"
         if choice.endpoint_url and urlsplit(choice.endpoint_url).scheme not in ("http", "https"):
             raise InvalidRequest(f"{choice.endpoint_url!r} is no endpoint: write http://HOST:PORT or https://HOST")
-        try:
-            self._session = boto3.session.Session(
-                profile_name=choice.profile or None, region_name=choice.region or None
-            )
-            self._client = self._make_client()
-        except FOREIGN as error:
-            raise translated(error, self._asked("", "", "")) from error
-        self.endpoint = str(self._client.meta.endpoint_url)
-        self.sends_checksums = self._client.meta.config.request_checksum_calculation != "when_required"
+        self._making = threading.Lock()
+        self._made: Any = None
+
+    @property
+    def _client(self) -> Any:
+        """botocore's client, made when it is first needed: it takes a third of a second."""
+        if self._made is None:
+            with self._making:
+                if self._made is None:
+                    try:
+                        self._made = self._make_client()
+                    except FOREIGN as error:
+                        raise translated(error, self._asked("", "", "")) from error
+        return self._made
+
+    @property
+    def endpoint(self) -> str:
+        """Its URL."""
+        return str(self._client.meta.endpoint_url)
+
+    @property
+    def sends_checksums(self) -> bool:
         """Whether the endpoint takes checksums that are younger than Content-MD5."""
+        return bool(self._client.meta.config.request_checksum_calculation != "when_required")
 
     def _make_client(self) -> Any:
-        core = self._session._session  # the botocore session, which alone tells what was configured
+        session = boto3.session.Session(
+            profile_name=self.choice.profile or None, region_name=self.choice.region or None
+        )
+        core = session._session  # the botocore session, which alone tells what was configured
         retries: dict[str, Any] = {"mode": "standard", "total_max_attempts": ATTEMPTS_MAX_COUNT}
         configured = [name for name in ("retry_mode", "max_attempts") if _is_configured(core, name)]
         if not self.choice.patient:
@@ -92,15 +109,19 @@ class Connection:
             read_timeout=READ_MAX_SECONDS if self.choice.patient else 2,
             tcp_keepalive=True,
             response_checksum_validation="when_required",
-            user_agent_extra="holdfast",
+            user_agent=f"holdfast/{__version__}",
             **options,
         )
-        region = self._session.region_name or "us-east-1"
-        client = self._session.client(
-            "s3", region_name=region, endpoint_url=self.choice.endpoint_url or None, config=config
+        self._credentials = session.get_credentials()
+        client = session.client(
+            "s3",
+            region_name=session.region_name or "us-east-1",
+            endpoint_url=self.choice.endpoint_url or None,
+            config=config,
         )
         client.meta.events.register_first("needs-retry.s3", self._fail_fast)
         client.meta.events.register("after-call.s3", self._note_answer)
+        _remember_endpoints(client)
         return client
 
     @property
@@ -171,8 +192,7 @@ class Connection:
 
     def credentials_expire(self) -> datetime | None:
         """When the credentials end by themselves; None for lasting ones."""
-        credentials = self._session.get_credentials()
-        return getattr(credentials, "_expiry_time", None)
+        return getattr(self._credentials, "_expiry_time", None)
 
     def _explained(
         self, error: boto.ClientError, operation: str, bucket: str, key: str, parameters: dict[str, Any]
@@ -209,7 +229,26 @@ class Connection:
 
     def _asked(self, operation: str, bucket: str, key: str) -> Asked:
         name = "".join(word.capitalize() for word in operation.split("_"))
-        return Asked(name, self.endpoint, self.choice.profile, bucket, key, self.now())
+        endpoint = self._made.meta.endpoint_url if self._made is not None else self.choice.endpoint_url
+        return Asked(name, endpoint or "the S3 endpoint", self.choice.profile, bucket, key, self.now())
+
+
+def _remember_endpoints(client: Any) -> None:
+    """Have botocore work out an address once for a bucket, and not for each key anew: a fifth of a small request.
+
+    It caches by all parameters that its rules declare, and declares the key, which no rule of S3 asks for.
+    """
+    provider = getattr(getattr(client, "_ruleset_resolver", None), "_provider", None)
+    if provider is None:
+        return  # another botocore, which works without
+    resolve = provider.resolve_endpoint
+
+    def resolve_without_key(**parameters: Any) -> Any:
+        for name in ("Key", "Prefix", "CopySource"):
+            parameters.pop(name, None)
+        return resolve(**parameters)
+
+    provider.resolve_endpoint = resolve_without_key
 
 
 def _is_configured(core: Any, name: str) -> bool:

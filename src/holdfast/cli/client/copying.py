@@ -35,10 +35,6 @@ class Planner:
 
     def jobs(self, sources: Sequence[Place], target: Place) -> Iterator[Job]:
         """Raises InvalidRequest before anything is done when the arguments do not fit together."""
-        if len(sources) > 1 and not _is_folder(target):
-            raise InvalidRequest(f"{target} is one name, and there are {len(sources)} sources: end it in a slash")
-        if len(sources) > 1 and self.recursive:
-            raise InvalidRequest("--recursive takes one source: what is in it goes below the target")
         for source in sources:
             if isinstance(source, Stream) or isinstance(target, Stream):
                 raise InvalidRequest("`-` is standard input as the only source, or standard output as the target")
@@ -46,6 +42,10 @@ class Planner:
                 raise InvalidRequest(
                     f"{source} and {target} are both on this machine: what is remote is written s3://BUCKET/KEY"
                 )
+        if len(sources) > 1 and not _is_folder(target):
+            raise InvalidRequest(f"{target} is one name, and there are {len(sources)} sources: end it in a slash")
+        if len(sources) > 1 and self.recursive:
+            raise InvalidRequest("--recursive takes one source: what is in it goes below the target")
         return self._each(sources, target)
 
     def _each(self, sources: Sequence[Place], target: Place) -> Iterator[Job]:

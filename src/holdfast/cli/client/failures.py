@@ -242,7 +242,7 @@ _STATUSES: dict[int, _Maker] = {
 
 def _unreachable(error: Exception, asked: Asked) -> HoldfastError:
     cause = getattr(error, "kwargs", {}).get("error")
-    reason = str(cause).rpartition(": ")[2] if cause is not None else "no connection"
+    reason = str(cause).rpartition(": ")[2].rpartition("] ")[2] if cause is not None else "no connection"
     return NodeDown(
         f"{asked.endpoint} cannot be reached ({reason}): check --endpoint-url (AWS_ENDPOINT_URL, or endpoint_url of "
         f"the profile) and that the server runs; `make run` serves at {MAKE_RUN_ENDPOINT}"
