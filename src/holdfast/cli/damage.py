@@ -8,6 +8,7 @@ the next reader, or by scrub.
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from holdfast.cli.catalogue import RowCatalogue, open_tag
 from holdfast.cli.keys import HeldKeys
@@ -16,7 +17,7 @@ from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import DriveId
 from holdfast.drives.interface import Drive, FragmentKey
 from holdfast.erasure import BlockRef
-from holdfast.upkeep.interface import StoredBlock
+from holdfast.upkeep.interface import StoredBlock, TagOpener
 
 # A drive that is gone damages every block that is read: more than this many wait for scrub and audit to find them.
 NOTED_MAX_COUNT = 10_000
@@ -51,16 +52,17 @@ class DamageReports:
             batch = [self._noted.pop(block) for block in list(self._noted)[:BATCH_COUNT]]
             if not self._noted:
                 self._any.clear()
+            # Made anew for each batch: a rotated keyring opens the tags of its new epoch too.
+            tags = partial(open_tag, self._keys.keyring.tag_opener())
             try:
-                found = [await self._attribute(ref) for ref in batch]
+                found = [await self._attribute(ref, tags) for ref in batch]
                 await catalogue.report_damage([block for block in found if block is not None])
             except HoldfastError as error:
                 _LOGGER.warning("damage could not be reported: %s", error)
             await self._clock.sleep(PAUSE_SECONDS)
 
-    async def _attribute(self, ref: BlockRef) -> StoredBlock | None:
+    async def _attribute(self, ref: BlockRef, tags: TagOpener) -> StoredBlock | None:
         """The block with its content, from the first tag that opens; None when no fragment tells."""
-        tags = self._keys.keyring.tag_opener()
         for index in range(ref.code.width):
             for drive in list(self._drives.values()):
                 key = FragmentKey(ref.id, index)
@@ -68,9 +70,9 @@ class DamageReports:
                     if not (await drive.has([key]))[0]:
                         continue
                     part = await drive.get(key)
-                    opened = tags.open(part.tag)
-                    if opened.block == ref.id:
-                        return StoredBlock(open_tag(tags, part.tag), ref, part.tag)
+                    tagged = tags(part.tag)
+                    if tagged.block == ref.id:
+                        return StoredBlock(tagged, ref, part.tag)
                 except HoldfastError:
                     continue
         return None
