@@ -67,6 +67,7 @@ _ALWAYS = frozenset(
 # Headers whose only understood values are the ones that change nothing here.
 _DEFAULTS: Mapping[str, frozenset[str]] = {
     "x-amz-acl": frozenset(("private", "bucket-owner-full-control")),
+    "x-amz-api-version": frozenset(("2006-03-01",)),
     "x-amz-bucket-object-lock-enabled": frozenset(("false", "False")),
     "x-amz-object-ownership": frozenset(("BucketOwnerEnforced",)),
     "x-amz-storage-class": frozenset(("STANDARD",)),

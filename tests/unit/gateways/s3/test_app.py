@@ -79,6 +79,7 @@ async def test_health(driver: Driver) -> None:
 # Each header and sub-resource of S3 that means something this gateway does not do.
 _HEADERS = {
     "x-amz-acl": "public-read",
+    "x-amz-api-version": "2036-03-01",
     "x-amz-grant-full-control": "id=x",
     "x-amz-grant-read": "id=x",
     "x-amz-mfa": "x",
@@ -141,6 +142,13 @@ async def test_a_lock_that_is_not_there_may_be_overridden(driver: Driver) -> Non
     headers = {"x-amz-bypass-governance-retention": "true"}
     assert (await driver.request("DELETE", "/bucket/k", headers=headers)).status == 204
     assert (await driver.request("PUT", "/bucket/k", headers=headers)).status == 501
+
+
+async def test_the_version_of_the_api_may_be_named(driver: Driver) -> None:
+    """The AWS SDK for C++ does, and with it pyarrow."""
+    headers = {"x-amz-api-version": "2006-03-01"}
+    assert (await driver.request("HEAD", "/bucket", headers=headers)).status == 200
+    assert (await driver.request("PUT", "/bucket/k", headers=headers, body=b"x")).status == 200
 
 
 async def test_other_methods_are_not_allowed(driver: Driver) -> None:
