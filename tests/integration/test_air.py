@@ -104,10 +104,24 @@ def test_air_beside_s3(start_server: StartServer) -> None:
         listed = air.call("GET", "/list/shared").json["data"]
         assert [(e["filename"], e["version"], e["size"]) for e in listed] == [(key, "1", 6), (key, "2", 3 * MIB)]
         assert float(newest.headers["time_taken"]) > 0
+        # Many writers of one name, in every worker: each gets its own version.
+        made: list[tuple[int, int]] = []
+        threads = [Thread(target=put_twice, args=(air, "shared/hot", made)) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(made) == [(200, number) for number in range(1, 49)]
         # Every worker listens: when one is killed, the others and the next serve on.
         server.kill_process(workers(server)[-1])
         air.wait()
         assert air.get(f"{path}?version=1").body == b"by air"
+
+
+def put_twice(air: Air, path: str, made: list[tuple[int, int]]) -> None:
+    for _ in range(2):
+        answer = air.put(path, b"data")
+        made.append((answer.status, int(answer.headers.get("version", 0))))
 
 
 def workers(server: Server) -> list[int]:
