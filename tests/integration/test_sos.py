@@ -1,5 +1,6 @@
 """sos as real processes: kills, dead servers, other stores, secrets, large files in little memory."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -14,7 +15,9 @@ import pytest
 from bench.figures import MemorySampler
 
 from holdfast.core.limits import GIB, MIB
-from tests.integration.sos_processes import SOS, Sos, environment, request, sha1, sos, status
+from holdfast.testing.old_sos import OldServer
+from holdfast.testing.server import free_port
+from tests.integration.sos_processes import SOS, Sos, Terminal, environment, request, sha1, sos, status
 from tests.unit.gateways.sos import databases
 
 ORIGINAL = os.environ.get("SOS_ORIGINAL", "")
@@ -184,6 +187,23 @@ def test_a_blob_server_is_killed_in_the_middle_of_a_large_upload(tmp_path: Path)
         assert fetched_sha1(made, name, tmp_path) == name
 
 
+async def test_a_wrong_copy_that_went_out_breaks_the_connection(tmp_path: Path) -> None:
+    """Through the real server, with and without an announced length: no client takes it for the file."""
+    data = Random(1).randbytes(12 * MIB)
+    name = sha1(data)
+    async with OldServer().running() as old:
+        with sos(tmp_path, [], api_flags=["-blob-server", old.url]) as made:
+            url = f"http://127.0.0.1:{made.download_port}/fetch/{name}"
+            for kept, announced in ((data[:-1] + b"\0", False), (data[:-1], False), (data[:-1] + b"\0", True)):
+                old.blobs[name] = kept, {}
+                old.announces = announced
+                done = await asyncio.to_thread(subprocess.run, ["curl", "-sf", url], capture_output=True, check=False)
+                assert done.returncode != 0
+                assert data.startswith(done.stdout)
+            old.blobs[name] = data, {}
+            assert await asyncio.to_thread(made.fetch, name) == data
+
+
 @pytest.mark.skipif(not ORIGINAL, reason="SOS_ORIGINAL does not name the original's program")
 def test_beside_the_original_program(tmp_path: Path) -> None:
     """Original blob servers among ours, the original API server and its replication over ours."""
@@ -208,4 +228,20 @@ def test_beside_the_original_program(tmp_path: Path) -> None:
         for number in (0, 1):
             for body in small:
                 assert request("GET", f"{made.urls[number]}/blob/{sha1(body)}") == body
-        assert status("GET", f"{made.urls[0]}/blob/{name}") == 404
+        their_api_server(made, tmp_path, name)
+
+
+def their_api_server(made: Sos, home: Path, large: str) -> None:
+    """The original API server in front of the same blob servers."""
+    upload_port, download_port = free_port(), free_port()
+    command = [
+        ORIGINAL, "api-server", "-api-host", "127.0.0.1", "-upload-port", str(upload_port),
+        "-download-port", str(download_port), "-blob-server", ",".join(reversed(made.urls)),
+    ]  # fmt: skip
+    with Terminal(command, home, home / "theirs.log", environment(home), [upload_port, download_port]):
+        for body in (b"theirs", Random(9).randbytes(3 * MIB)):
+            answer = json.loads(request("POST", f"http://127.0.0.1:{upload_port}/upload", body, {"X-Name": "n"}))
+            assert (answer["id"], answer["size"], answer["status"]) == (sha1(body), len(body), "OK")
+            assert request("GET", f"http://127.0.0.1:{download_port}/fetch/{sha1(body)}") == body
+            assert get(made, sha1(body)) == body
+        assert status("GET", f"http://127.0.0.1:{download_port}/fetch/{large}") == 404

@@ -44,6 +44,8 @@ class OldServer:
         self.fault = Fault.NONE
         self.immutable = False
         """Refuse other bytes under a taken id, and delete when told to, as ours do."""
+        self.announces = False
+        """Downloads have a Content-Length."""
         self.listed: list[str] = []
         """What else lies in its directory."""
         self.requests: list[str] = []
@@ -103,7 +105,10 @@ class OldServer:
             return web.Response(status=404, text="404 page not found\n")
         data, headers = self.blobs[request.match_info["id"]]
         response = web.StreamResponse(headers=headers)
-        response.enable_chunked_encoding()
+        if self.announces:
+            response.content_length = len(data)
+        else:
+            response.enable_chunked_encoding()
         await response.prepare(request)
         broken = self.fault in (Fault.BREAKS_OFF, Fault.STALLS)
         await response.write(data[: len(data) // 2] if broken else data)
