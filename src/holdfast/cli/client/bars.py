@@ -13,9 +13,10 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.text import Text
+
+from holdfast.cli.output import size
 
 if TYPE_CHECKING:
     from holdfast.cli.client.reporting import Meter
@@ -33,13 +34,27 @@ class _Items(ProgressColumn):
         return Text(f"{self._meter.items_done:,}/{known:,}{more}" if known > 1 else "")
 
 
+class _Speed(ProgressColumn):
+    """In the units of everything else."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{size(int(speed))}/s" if speed else "")
+
+
 class _Bars(Progress):
     """Reads the meter whenever it is drawn, so that no transfer waits for a terminal."""
 
     def __init__(self, meter: "Meter", what: str, per_second: int) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), _Items(meter), DownloadColumn(binary_units=True))
-        rates = (TransferSpeedColumn(), TimeRemainingColumn())
-        super().__init__(*columns, *rates, console=Console(stderr=True), transient=True, refresh_per_second=per_second)
+        super().__init__(
+            *columns,
+            _Speed(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            refresh_per_second=per_second,
+        )
         self._meter = meter
         self._task = self.add_task(what, total=None)
 

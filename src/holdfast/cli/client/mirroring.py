@@ -80,7 +80,7 @@ class Mirror:
                 reporter.fail(error, str(job.source))
         else:
             again = self._transfers.run((job for job, _ in tally.postponed), "Mirroring")
-            tally = Tally(tally.items + again.items, tally.bytes + again.bytes, tally.resumed_bytes)
+            tally = Tally(tally.items + again.items, tally.bytes + again.bytes, tally.resumed_bytes, again.last)
         if self._wishes.dry_run:
             return
         seconds = self._transfers.clock.monotonic() - began

@@ -70,7 +70,7 @@ class Reporter:
         self.quiet = quiet
         self.failures = 0
         self._results = sys.stderr if results_are_bytes else sys.stdout
-        self._shows_progress = sys.stderr.isatty() and not quiet and not as_json
+        self.shows_progress = sys.stderr.isatty() and not quiet and not as_json
 
     def result(self, text: str, **record: Any) -> None:
         """A line of what was asked for: in words, or as an object."""
@@ -78,7 +78,7 @@ class Reporter:
 
     def done(self, text: str, **record: Any) -> None:
         """Something that was carried out. On a terminal the progress says it."""
-        if self.as_json or not (self.quiet or self._shows_progress):
+        if self.as_json or not (self.quiet or self.shows_progress):
             self.result(text, **record)
 
     def summary(self, text: str, **record: Any) -> None:
@@ -109,7 +109,7 @@ class Reporter:
     def meter(self, what: str) -> Iterator[Meter]:
         """Bytes and items as they go by: drawn on a terminal, silent elsewhere."""
         meter = Meter()
-        if not self._shows_progress:
+        if not self.shows_progress:
             yield meter
             return
         from holdfast.cli.client.bars import drawn

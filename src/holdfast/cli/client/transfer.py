@@ -52,6 +52,8 @@ class Tally:
     items: int = 0
     bytes: int = 0
     resumed_bytes: int = 0
+    last: str = ""
+    """The one that was done last, in words."""
     postponed: list[tuple[Job, HoldfastError]] = field(default_factory=list)
     """Those that found something in their way, which a deletion may take away."""
 
@@ -84,15 +86,23 @@ class Transfers:
         return tally
 
     def tell(self, tally: Tally, seconds: float, **more: Any) -> None:
-        """The last line."""
-        resumed = tally.resumed_bytes
-        said = f"{count(tally.items, 'object')}, {in_words(tally.bytes - resumed, seconds)}"
+        """The last line. `more` is counted by the caller: `same` and `deleted` of a mirror."""
+        resumed, failures = tally.resumed_bytes, self.reporter.failures
+        said = [f"{count(tally.items, 'object')}, {in_words(tally.bytes - resumed, seconds)}"]
+        if tally.items == 1 and self.reporter.shows_progress:
+            said = [f"{tally.last}, {in_words(tally.bytes - resumed, seconds)}"]
+        elif not tally.items and not failures:
+            said = ["Nothing to copy"]
         if resumed:
-            said += f"; {in_words(resumed, 0)} were there from an earlier run"
-        if failures := self.reporter.failures:
-            said += f"; {failures:,} failed"
+            said.append(f"{in_words(resumed, 0)} were there from an earlier run")
+        if more.get("same"):
+            said.append(f"{more['same']:,} were the same")
+        if more.get("deleted"):
+            said.append(f"{more['deleted']:,} deleted")
+        if failures:
+            said.append(f"{failures:,} failed")
         self.reporter.summary(
-            said, objects=tally.items, bytes=tally.bytes, resumed_bytes=resumed, failed=failures,
+            "; ".join(said), objects=tally.items, bytes=tally.bytes, resumed_bytes=resumed, failed=failures,
             seconds=round(seconds, 3), **more,
         )  # fmt: skip
 
@@ -101,8 +111,9 @@ class Transfers:
         tally.items += 1
         tally.bytes += result.size
         tally.resumed_bytes += resumed
+        tally.last = f"{shown(str(job.source))} -> {shown(str(job.target))}"
         self.reporter.done(
-            f"{shown(str(job.source))} -> {shown(str(job.target))}",
+            tally.last,
             status="done", source=str(job.source), target=str(job.target), bytes=result.size, etag=result.etag,
             resumed_bytes=resumed,
         )  # fmt: skip
