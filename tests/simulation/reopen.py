@@ -24,9 +24,10 @@ from holdfast.core.errors import HoldfastError
 from holdfast.drives.os_disk import OsDisk
 from holdfast.objects.errors import NoSuchBucket
 from holdfast.objects.model import PutOptions
+from holdfast.objects.store import Store
 from holdfast.testing.workload import body_fault
 from tests.simulation.planted.bugs import BUGS
-from tests.simulation.upkeep_scenario import replace_missing
+from tests.simulation.upkeep_scenario import collect, replace_missing
 
 REOPEN_MAX_SECONDS = 60.0
 
@@ -50,6 +51,7 @@ def reopen(
 ) -> Contents:
     """Open the store in `directories`, read `keys` and whatever is listed, write something, close.
 
+    What is condemned is collected without any grace, and everything read again: nothing that is referred to may go.
     `bug` is the name of one that is planted in that process, too. With a `spare` directory, one of `directories`, a
     drive may be missing: it takes its place, if that was not done before, and then nothing may be left to repair.
     """
@@ -95,7 +97,6 @@ def _child(
 async def _read(directories: list[Path], run: Path, bucket: str, keys: list[str], spare: Path | None) -> Contents:
     settings = load(tuple(directories), {}, {"HOLDFAST_RUN_DIR": str(run)}, None)
     await asyncio.to_thread(find_or_make, settings, OsDisk(), SystemRandomness(), SystemClock())
-    etags: dict[str, str] = {}
     listed: dict[str, str] = {}
     faults: list[str] = []
     async with open_store(settings) as opened:
@@ -104,18 +105,10 @@ async def _read(directories: list[Path], run: Path, bucket: str, keys: list[str]
             listed = {found.key: found.etag for found in (await store.list_objects(bucket)).objects}
         except NoSuchBucket:
             return Contents({}, {}, ())
-        for key in sorted({*keys, *listed}):
-            try:
-                reader = await store.open_object(bucket, key)
-                async with contextlib.aclosing(reader.read()) as pieces:
-                    body = b"".join([bytes(piece) async for piece in pieces])
-            except HoldfastError as error:
-                if type(error).__name__ != "NoSuchObject":
-                    faults.append(f"{key}: {error!r}")
-                continue
-            etags[key] = reader.info.etag
-            if (fault := body_fault(body)) is not None:
-                faults.append(f"{key}: {fault}")
+        etags = await _read_all(store, bucket, sorted({*keys, *listed}), faults)
+        await collect(opened)
+        if await _read_all(store, bucket, sorted({*keys, *listed}), faults) != etags:
+            faults.append("collection changed what can be read")
         for size in (100, 300_000):
             await store.put_object(bucket, "afterwards", bytes(size), PutOptions())
             if (await store.object_info(bucket, "afterwards")).size != size:
@@ -123,6 +116,24 @@ async def _read(directories: list[Path], run: Path, bucket: str, keys: list[str]
         if spare is not None:
             faults += await _mend(opened, spare)
     return Contents(etags, listed, tuple(faults))
+
+
+async def _read_all(store: Store, bucket: str, keys: Sequence[str], faults: list[str]) -> dict[str, str]:
+    """The ETags of what opens; what is wrong is added to `faults`."""
+    etags: dict[str, str] = {}
+    for key in keys:
+        try:
+            reader = await store.open_object(bucket, key)
+            async with contextlib.aclosing(reader.read()) as pieces:
+                body = b"".join([bytes(piece) async for piece in pieces])
+        except HoldfastError as error:
+            if type(error).__name__ != "NoSuchObject":
+                faults.append(f"{key}: {error!r}")
+            continue
+        etags[key] = reader.info.etag
+        if (fault := body_fault(body)) is not None:
+            faults.append(f"{key}: {fault}")
+    return etags
 
 
 async def _mend(opened: OpenStore, spare: Path) -> list[str]:

@@ -75,7 +75,7 @@ def faults_of(proof: str, home: Path, bug: str) -> list[object]:
             return list(find_losses(library, home, drives=1, requests=45, cuts=cuts, bug=bug, enough=1))
         case "upkeep":
             recording = record_upkeep(build_recorder(home), home, 1, extra=planted(bug) if bug else {})
-            return list(losses(recording, cuts=40, bug=bug, enough=1))
+            return list(losses(recording, cuts=BUGS[bug].cuts if bug else 24, bug=bug, enough=1))
         case "rot":
             return list(rotten_reads(home, bug))
         case _:

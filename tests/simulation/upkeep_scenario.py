@@ -1,8 +1,8 @@
 """`python -m tests.simulation.upkeep_scenario PHASE TRACE DIR...`: what upkeep does to a store's files, to be recorded.
 
-Phase "fill" makes a store and fills it. Phase "tidy" deletes and overwrites, collects what is condemned without any
-grace, compacts every drive down to what lives, moves the metadata to a checkpoint, and writes on. Phase "mend" is run
-when the first of the drives that were filled is gone, and with an empty directory behind the others: that takes the
+Phase "fill" makes a store and fills it. Phase "tidy" deletes, overwrites and copies, collects what is condemned without
+any grace, compacts every drive down to what lives, moves the metadata to a checkpoint, and writes on. Phase "mend" is
+run when the first of the drives that were filled is gone, and with an empty directory behind the others: that takes the
 place of the lost one, everything is repaired, and written to meanwhile. Each change is marked in the trace before it
 begins and when it is done, as the clients of the other proof do.
 """
@@ -25,12 +25,12 @@ from holdfast.cli.system import SystemClock, SystemRandomness
 from holdfast.cli.upkeep import chores_of
 from holdfast.core.limits import KIB, MIB
 from holdfast.drives.os_disk import OsDisk
-from holdfast.objects.model import PutOptions
+from holdfast.objects.model import CopyOptions, CopySource, PutOptions
 from holdfast.testing.histories import Action, Operation, Outcome
 from holdfast.testing.power_cut import Marker
 from holdfast.testing.workload import make_body
 from holdfast.upkeep.collect import Collector
-from holdfast.upkeep.worker import State
+from holdfast.upkeep.worker import settle
 
 BUCKET = "proof"
 KEYS = tuple(f"key-{number}" for number in range(10))
@@ -45,11 +45,17 @@ class Changes:
         self._marker = marker
         self._client = client
         self._serial = 0
+        self._values: dict[str, str] = {}
 
     async def put(self, key: str) -> None:
         body = make_body(self._client, self._serial, BODY_BYTES)
-        value = md5(body, usedforsecurity=False).hexdigest()
+        value = self._values[key] = md5(body, usedforsecurity=False).hexdigest()
         await self._marked(key, value, self._store.put_object(BUCKET, key, body, PutOptions()))
+
+    async def copy(self, source: str, key: str) -> None:
+        """From a key that was put by the same hand."""
+        value = self._values[key] = self._values[source]
+        await self._marked(key, value, self._store.copy_object(CopySource(BUCKET, source), BUCKET, key, CopyOptions()))
 
     async def delete(self, key: str) -> None:
         await self._marked(key, None, self._store.delete_object(BUCKET, key))
@@ -76,17 +82,25 @@ async def tidy(opened: OpenStore, marker: Marker) -> None:
         await changes.delete(key)
     for key in KEYS[4:7]:
         await changes.put(key)
-    collector = Collector(chores_of(opened).catalogue, opened.drives, opened.clock, 0.0)
-    while await collector.work() is State.BUSY:
-        pass
+    await changes.copy(KEYS[4], KEYS[0])
+    await changes.copy(KEYS[5], KEYS[6])
+    await changes.delete(KEYS[4])
+    await changes.put(KEYS[5])
+    await collect(opened)
     freed = 0
     for drive in opened.drives.values():
         while (step := await drive.compact(budget_bytes=MIB, wasted_share=0.01)).moved_bytes or step.freed_bytes:
             freed += step.freed_bytes
     assert freed, "nothing was compacted: the scenario does not do what it is for"
     await opened.local.checkpoint()
-    for key in KEYS[:2]:
+    for key in KEYS[1:3]:
         await changes.put(key)
+
+
+async def collect(opened: OpenStore) -> None:
+    """Everything that is condemned, without any grace."""
+    collector = Collector(chores_of(opened).catalogue, opened.drives, opened.clock, 0.0)
+    await settle(collector)
 
 
 async def mend(opened: OpenStore, marker: Marker) -> None:

@@ -252,6 +252,29 @@ def metadata_before_data() -> None:
     ContentBlocks.put = send  # type: ignore[method-assign]
 
 
+def reference_dropped_early() -> None:
+    """What an overwrite or a deletion releases is released in a commit of its own, before the one that publishes."""
+    from holdfast.core.errors import PreconditionFailed, Unavailable
+    from holdfast.core.ids import new_token
+    from holdfast.objects.publish import Publisher
+
+    commit = Publisher._commit
+
+    async def early(self: Any, bucket: Any, expecting: Any, steps: Any, extra: Any) -> bool:
+        released = [content for step in steps for content in step.released]
+        if released:
+            try:
+                dropped = await self._references.move((), released)
+                await self._meta.commit(dropped.changes, dropped.expecting, token=new_token(self._randomness))
+            except (PreconditionFailed, Unavailable):
+                return False
+            for step in steps:
+                step.released.clear()
+        return await commit(self, bucket, expecting, steps, extra)
+
+    Publisher._commit = early  # type: ignore[method-assign]
+
+
 BUGS = {
     "log-not-synced": Bug(log_not_synced, "syncs"),
     "segments-not-synced": Bug(segments_not_synced, "power cut"),
@@ -270,7 +293,8 @@ BUGS = {
     "conditions-ignored": Bug(conditions_ignored, "history"),
     "listings-cut-short": Bug(listings_cut_short, "history"),
     "torn-records-taken": Bug(torn_records_taken, "power cut", cuts=None),
-    "compaction-drops-what-lives": Bug(compaction_drops_what_lives, "upkeep"),
+    "compaction-drops-what-lives": Bug(compaction_drops_what_lives, "upkeep", cuts=40),
     "metadata-before-data": Bug(metadata_before_data, "power cut"),
+    "reference-dropped-early": Bug(reference_dropped_early, "upkeep", cuts=None),
     "leaves-not-checked": Bug(leaves_not_checked, "rot"),
 }
