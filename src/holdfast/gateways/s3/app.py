@@ -233,7 +233,8 @@ class _Exchange:
             form = await self._open_form(services, path, host_bucket, now_ns)
             if form is not None:
                 return await POST_OBJECT.serve(form)
-        signed = SignedRequest(method, path, pairs, self.headers, _other_hosts(host, scope.get("server")), host_bucket)
+        hosts = _other_hosts(host, scope.get("server"), self.headers.get("x-forwarded-port", ""))
+        signed = SignedRequest(method, path, pairs, self.headers, hosts, host_bucket)
         identity = verify(signed, services.credentials, app.settings.region, now_ns / 1e9)
         self._access_key = identity.access_key
         self._bucket, self._key = split_path(path, host_bucket)
@@ -502,9 +503,15 @@ def _host_bucket(host: str, domains: tuple[str, ...]) -> str:
     return ""
 
 
-def _other_hosts(host: str, server: tuple[str, int | None] | None) -> tuple[str, ...]:
-    """How else the client may have written the host it signed: a proxy may cut our port off, or add it."""
+def _other_hosts(host: str, server: tuple[str, int | None] | None, forwarded_port: str) -> tuple[str, ...]:
+    """How else the client may have written the host it signed: a proxy may cut our port or its own off, or add one.
+
+    The name must be the one that came: it says which bucket is meant.
+    """
     bare = _without_port(host)
     if bare != host:
         return (bare,)
-    return (f"{host}:{server[1]}",) if server is not None and server[1] else ()
+    ports = [str(server[1])] if server is not None and server[1] else []
+    if forwarded_port.isdigit():
+        ports.append(forwarded_port)
+    return tuple(f"{host}:{port}" for port in ports)
