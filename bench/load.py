@@ -3,7 +3,10 @@
     python -m bench.load --target 6 --target floor               six directories, and the bare ASGI stack beside them
     python -m bench.load --target 1 --rows put-4k,get-4k --repeat 3
     python -m bench.load --target a=6 --target b=6@/other/tree/.venv/bin/holdfast --repeat 7
+    python -m bench.load --target empty=6+0 --target full=6+1000000 --rows list,put-4k,get-4k,delete --repeat 5
     python -m bench.load --target minio=http://127.0.0.1:9001,USER,PASSWORD,PID
+
+DRIVES+KEYS is a server whose bucket keeps versions and holds that many further keys, half of them with an old version.
 
 With several targets every repetition runs each row on all of them, in turning order, and the ratio of the first to
 each other one is taken within the repetition: on a noisy machine only ratios of neighbours mean anything.
@@ -13,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -39,10 +43,12 @@ class Running:
     name: str
     target: Target
     pid: int | None
+    ballast: tuple[str, ...] = ()
+    """Arguments of `bench.fill`; none for a bucket that stays as it is."""
 
 
 def start(stack: ExitStack, spec: str, arguments: argparse.Namespace, scratch: Path) -> Running:
-    """Start, or find, what `spec` means: [NAME=](floor | DRIVES[@EXECUTABLE] | URL,ACCESS_KEY,SECRET_KEY[,PID])."""
+    """Start, or find, [NAME=](floor | DRIVES[+KEYS][@EXECUTABLE] | URL,ACCESS_KEY,SECRET_KEY[,PID])."""
     name, equals, meaning = spec.partition("=")
     if not equals:
         name = meaning = spec
@@ -55,7 +61,8 @@ def start(stack: ExitStack, spec: str, arguments: argparse.Namespace, scratch: P
         return Running(name, found, int(pid[0]) if pid else None)
     home = Path(tempfile.mkdtemp(prefix=f"{name.replace('/', '-')}-", dir=scratch))
     stack.callback(shutil.rmtree, home, ignore_errors=True)
-    count, _, executable = meaning.partition("@")
+    meaning, _, executable = meaning.partition("@")
+    count, plus, keys = meaning.partition("+")
     floor = meaning == "floor"
     directories = [] if floor else [home / f"drive-{number}" for number in range(int(count))]
     for directory in directories:
@@ -65,7 +72,17 @@ def start(stack: ExitStack, spec: str, arguments: argparse.Namespace, scratch: P
     server = Server(directories, home / "log", workers=arguments.workers, executable=command, options=options)
     stack.enter_context(server)
     target = Target(server.address, server.signer, arguments.payload, verify=not floor)
-    return Running(name, target, server.pid)
+    fill = ("--keys", keys, "--run-dir", str(server.run_directory), *map(str, directories))
+    return Running(name, target, server.pid, fill if plus else ())
+
+
+def make_ready(server: Running) -> None:
+    """The bucket that the rows use, and what else is to be in it."""
+    make_bucket(server.target)
+    if server.ballast:
+        subprocess.run([sys.executable, "-m", "bench.fill", *server.ballast], check=True)
+    if server.pid is not None:
+        print(f"{server.name}: {memory_bytes(server.pid) / MIB:.0f} MiB before the rows")
 
 
 def header() -> str:
@@ -124,7 +141,7 @@ def ratios(servers: Sequence[Running], results: dict[str, list[Result]]) -> list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--target", action="append", required=True, help="[NAME=](floor | DRIVES[@EXECUTABLE] | URL,...)"
+        "--target", action="append", required=True, help="[NAME=](floor | DRIVES[+KEYS][@EXECUTABLE] | URL,...)"
     )
     parser.add_argument("--rows", default=",".join(name for name in ROWS if name != "put-64m-32"))
     parser.add_argument("--repeat", type=int, default=1)
@@ -145,9 +162,7 @@ def main() -> None:
     with ExitStack() as stack:
         servers = [start(stack, spec, arguments, arguments.scratch) for spec in arguments.target]
         for server in servers:
-            make_bucket(server.target)
-            if server.pid is not None:
-                print(f"{server.name}: idle in {memory_bytes(server.pid) / MIB:.0f} MiB")
+            make_ready(server)
         print(header())
         for name in arguments.rows.split(","):
             everything[name] = measure(servers, ROWS[name], arguments)
