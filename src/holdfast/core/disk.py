@@ -4,6 +4,8 @@
 calls block: whoever has an event loop calls them from a thread. Errors are `OSError` with the kernel's errno: the
 rooms map them at their border. LMDB opens its files by path itself and is not seen through this; what it keeps can
 always be made again from files that are.
+
+`FileOver` and `DiskOver` hand every call on to another: what wraps a disk overrides what it changes, and nothing else.
 """
 
 from collections.abc import Sequence
@@ -113,3 +115,86 @@ class Disk(Protocol):
     def kind(self, path: Path) -> str:
         """The file system's type as the kernel names it ("ext4", "tmpfs", "nfs"), "" when unknown."""
         ...
+
+
+class FileOver:
+    """A `File` that hands everything on to `file`."""
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        return self.file.read_into(buffer, offset)
+
+    def read_cached_into(self, buffer: memoryview, offset: int) -> int:
+        return self.file.read_cached_into(buffer, offset)
+
+    def write(self, buffers: Sequence[Buffer], offset: int) -> None:
+        self.file.write(buffers, offset)
+
+    def sync(self) -> None:
+        self.file.sync()
+
+    def allocate(self, length: int) -> None:
+        self.file.allocate(length)
+
+    def truncate(self, length: int) -> None:
+        self.file.truncate(length)
+
+    def size(self) -> int:
+        return self.file.size()
+
+    def lock(self, *, exclusive: bool) -> None:
+        self.file.lock(exclusive=exclusive)
+
+    def unlock(self) -> None:
+        self.file.unlock()
+
+    def is_at(self, path: Path) -> bool:
+        return self.file.is_at(path)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class DiskOver:
+    """A `Disk` that hands everything on to `disk`."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+
+    def open(self, path: Path, *, create: bool = False, exclusive: bool = False, direct: bool = False) -> File:
+        return self.disk.open(path, create=create, exclusive=exclusive, direct=direct)
+
+    def read_file(self, path: Path) -> bytes:
+        return self.disk.read_file(path)
+
+    def replace_file(self, path: Path, data: Buffer, *, mode: int = 0o600) -> None:
+        self.disk.replace_file(path, data, mode=mode)
+
+    def list_directory(self, path: Path) -> list[str]:
+        return self.disk.list_directory(path)
+
+    def make_directory(self, path: Path) -> None:
+        self.disk.make_directory(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.disk.rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self.disk.unlink(path)
+
+    def sync_directory(self, path: Path) -> None:
+        self.disk.sync_directory(path)
+
+    def exists(self, path: Path) -> bool:
+        return self.disk.exists(path)
+
+    def space(self, path: Path) -> Space:
+        return self.disk.space(path)
+
+    def mount(self, path: Path) -> str:
+        return self.disk.mount(path)
+
+    def kind(self, path: Path) -> str:
+        return self.disk.kind(path)

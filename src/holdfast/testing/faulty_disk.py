@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random  # noqa: TID251  seeded: every crash can be had again
 
-from holdfast.core.disk import Disk, File, Space
+from holdfast.core.disk import Disk, DiskOver, File, FileOver, Space
 from holdfast.core.ids import Buffer
 
 # What a disk writes as one, at worst.
@@ -52,11 +52,11 @@ class Fault:
         return self.times >= 0
 
 
-class FaultyDisk:
+class FaultyDisk(DiskOver):
     """A disk with `faults`, to which a test adds, and with room for `quota_bytes` under `root`."""
 
     def __init__(self, disk: Disk, *, root: Path | None = None, quota_bytes: int | None = None) -> None:
-        self.disk = disk
+        super().__init__(disk)
         self.faults: list[Fault] = []
         self.root = root
         self.quota_bytes = quota_bytes
@@ -121,37 +121,28 @@ class FaultyDisk:
         self.check("sync_directory", path)
         self.disk.sync_directory(path)
 
-    def exists(self, path: Path) -> bool:
-        return self.disk.exists(path)
-
     def space(self, path: Path) -> Space:
         self.check("space", path)
         if self.quota_bytes is None:
             return self.disk.space(path)
         return Space(self.quota_bytes, max(0, self.quota_bytes - self.used()))
 
-    def mount(self, path: Path) -> str:
-        return self.disk.mount(path)
 
-    def kind(self, path: Path) -> str:
-        return self.disk.kind(path)
-
-
-class FaultyFile:
+class FaultyFile(FileOver):
     """A file of a FaultyDisk."""
 
     def __init__(self, disk: FaultyDisk, path: Path, file: File) -> None:
+        super().__init__(file)
         self._disk = disk
         self._path = path
-        self._file = file
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         self._disk.check("read_into", self._path)
-        return self._file.read_into(buffer, offset)
+        return self.file.read_into(buffer, offset)
 
     def read_cached_into(self, buffer: memoryview, offset: int) -> int:
         self._disk.check("read_cached_into", self._path)
-        return self._file.read_cached_into(buffer, offset)
+        return self.file.read_cached_into(buffer, offset)
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
         fault = self._disk.meet("write", self._path)
@@ -162,36 +153,21 @@ class FaultyFile:
                     raw.seek(offset)
                     raw.write(data[: len(data) // 2])
             raise OSError(fault.error, os.strerror(fault.error), str(self._path))
-        self._disk.check_room(offset + sum(map(len, buffers)) - self._file.size())
-        self._file.write(buffers, offset)
+        self._disk.check_room(offset + sum(map(len, buffers)) - self.file.size())
+        self.file.write(buffers, offset)
 
     def sync(self) -> None:
         self._disk.check("sync", self._path)
-        self._file.sync()
+        self.file.sync()
 
     def allocate(self, length: int) -> None:
         self._disk.check("allocate", self._path)
-        self._disk.check_room(length - self._file.size())
-        self._file.allocate(length)
+        self._disk.check_room(length - self.file.size())
+        self.file.allocate(length)
 
     def truncate(self, length: int) -> None:
         self._disk.check("truncate", self._path)
-        self._file.truncate(length)
-
-    def size(self) -> int:
-        return self._file.size()
-
-    def lock(self, *, exclusive: bool) -> None:
-        self._file.lock(exclusive=exclusive)
-
-    def unlock(self) -> None:
-        self._file.unlock()
-
-    def is_at(self, path: Path) -> bool:
-        return self._file.is_at(path)
-
-    def close(self) -> None:
-        self._file.close()
+        self.file.truncate(length)
 
 
 def rot(path: Path, offset: int, *, mask: int = 0x40) -> None:
@@ -366,7 +342,7 @@ class _Durable:
             place.write_bytes(self.contents.get(file, b""))
 
 
-class RecordingDisk:
+class RecordingDisk(DiskOver):
     """A disk that writes down what is done under `root`, which must be made through it.
 
     Threads may use it at once. What gives or takes a name happens in the order in which it is recorded: else a file
@@ -374,7 +350,7 @@ class RecordingDisk:
     """
 
     def __init__(self, disk: Disk, root: Path) -> None:
-        self.disk = disk
+        super().__init__(disk)
         self.recording = Recording(root)
         self._files: dict[int, int] = {}
         self._numbers = itertools.count()
@@ -400,15 +376,9 @@ class RecordingDisk:
                 self.record(_Link(path, self._files[inode]))
             return RecordingFile(self, file, self._files[inode])
 
-    def read_file(self, path: Path) -> bytes:
-        return self.disk.read_file(path)
-
     def replace_file(self, path: Path, data: Buffer, *, mode: int = 0o600) -> None:
         self.disk.replace_file(path, data, mode=mode)
         self.record(_Replace(path, bytes(data)))
-
-    def list_directory(self, path: Path) -> list[str]:
-        return self.disk.list_directory(path)
 
     def make_directory(self, path: Path) -> None:
         self.disk.make_directory(path)
@@ -431,64 +401,34 @@ class RecordingDisk:
         self.disk.sync_directory(path)
         self.record(_SyncDirectory(path, began))
 
-    def exists(self, path: Path) -> bool:
-        return self.disk.exists(path)
-
-    def space(self, path: Path) -> Space:
-        return self.disk.space(path)
-
     def mount(self, path: Path) -> str:
         return "recorded: whoever opens what is left of it finds another mount"
 
-    def kind(self, path: Path) -> str:
-        return self.disk.kind(path)
 
-
-class RecordingFile:
+class RecordingFile(FileOver):
     """A file of a RecordingDisk."""
 
     def __init__(self, disk: RecordingDisk, file: File, number: int) -> None:
+        super().__init__(file)
         self._disk = disk
-        self._file = file
         self._number = number
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        return self._file.read_into(buffer, offset)
-
-    def read_cached_into(self, buffer: memoryview, offset: int) -> int:
-        return self._file.read_cached_into(buffer, offset)
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
         data = b"".join(map(bytes, buffers))
-        self._file.write(buffers, offset)
+        self.file.write(buffers, offset)
         self._disk.record(_Write(self._number, offset, data))
 
     def sync(self) -> None:
         began = self._disk.moment()
-        self._file.sync()
+        self.file.sync()
         self._disk.record(_Sync(self._number, began))
 
     def allocate(self, length: int) -> None:
-        before = self._file.size()
-        self._file.allocate(length)
+        before = self.file.size()
+        self.file.allocate(length)
         if length > before:
             self._disk.record(_Resize(self._number, length))
 
     def truncate(self, length: int) -> None:
-        self._file.truncate(length)
+        self.file.truncate(length)
         self._disk.record(_Resize(self._number, length))
-
-    def size(self) -> int:
-        return self._file.size()
-
-    def lock(self, *, exclusive: bool) -> None:
-        self._file.lock(exclusive=exclusive)
-
-    def unlock(self) -> None:
-        self._file.unlock()
-
-    def is_at(self, path: Path) -> bool:
-        return self._file.is_at(path)
-
-    def close(self) -> None:
-        self._file.close()
