@@ -8,12 +8,16 @@ import pytest
 from holdfast.core.disk import Disk, DiskOver, File, FileOver
 
 
-class Called:
-    """Notes what it was called with, and answers with that."""
+class Noted:
+    """Anything that can be called, and what was."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[Any], dict[str, Any]]] = []
 
     def __getattr__(self, name: str) -> Any:
-        def call(*arguments: Any, **named: Any) -> Any:
-            return name, arguments, named
+        def call(*plain: Any, **named: Any) -> str:
+            self.calls.append((name, list(plain), named))
+            return "answer"
 
         return call
 
@@ -27,13 +31,10 @@ def methods(protocol: type) -> list[str]:
     [*((FileOver, name) for name in methods(File)), *((DiskOver, name) for name in methods(Disk))],
 )
 def test_every_call_is_handed_on(over: Any, name: str) -> None:
-    called = Called()
-    parameters = inspect.signature(getattr(over, name)).parameters.values()
-    plain = [object() for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
-    named = {p.name: object() for p in parameters if p.kind is p.KEYWORD_ONLY}
-    seen: list[Any] = []
-    setattr(called, name, lambda *a, **n: seen.append((list(a), n)) or "answer")
-    answer = getattr(over(called), name)(*plain, **named)
-    assert seen == [(plain, named)]
-    returns = inspect.signature(getattr(over, name)).return_annotation
-    assert answer == (None if returns is None else "answer")
+    noted = Noted()
+    signature = inspect.signature(getattr(over, name))
+    plain = [object() for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    named = {p.name: object() for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    answer = getattr(over(noted), name)(*plain, **named)
+    assert noted.calls == [(name, plain, named)]
+    assert answer == (None if signature.return_annotation is None else "answer")
