@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.cli.site import Site, identity_at, look_around
+from holdfast.core.attendance import Attendance
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.disk import Disk
 from holdfast.core.errors import HoldfastError
@@ -46,7 +47,13 @@ class Attachments:
     """The open drives of one process. Made by `open_attachments`."""
 
     def __init__(
-        self, site: Site, directories: Collection[Path], disk: Disk, randomness: Randomness, clock: Clock
+        self,
+        site: Site,
+        directories: Collection[Path],
+        disk: Disk,
+        randomness: Randomness,
+        clock: Clock,
+        attendance: Attendance | None = None,
     ) -> None:
         self.drives: dict[DriveId, DirectoryDrive] = {}
         self.gone: Collection[DriveId] = ()
@@ -59,6 +66,7 @@ class Attachments:
         self._disk = disk
         self._randomness = randomness
         self._clock = clock
+        self._attendance = attendance
         self._pool = BufferPool()
         self._troubled: dict[DriveId, _Trouble] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -117,7 +125,13 @@ class Attachments:
     async def _attach(self, drive: DriveId, path: Path) -> None:
         try:
             opened = await open_drive(
-                path, disk=self._disk, randomness=self._randomness, store=self._store, drive=drive, pool=self._pool
+                path,
+                disk=self._disk,
+                randomness=self._randomness,
+                store=self._store,
+                drive=drive,
+                pool=self._pool,
+                attendance=self._attendance,
             )
         except HoldfastError as error:
             self._note(drive, str(error))

@@ -174,7 +174,7 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
         meta = SealedMeta(local, RowKeys.of(keys.keyring, randomness), plain_prefixes=[KEYRING], reload=reload)
         layouts = Layouts(meta, randomness)
         live = await _live(layouts)
-        attachments = Attachments(site, settings.drives, disk, randomness, clock)
+        attachments = Attachments(site, settings.drives, disk, randomness, clock, local.attendance)
         stack.push_async_callback(attachments.close)
         attachments.gone = gone_drives(live[0])
         await attachments.look()

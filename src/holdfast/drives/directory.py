@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
+from holdfast.core.attendance import Attendance, NoAttendance
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk
 from holdfast.core.errors import Corrupt, Full, NodeDown
@@ -241,6 +242,7 @@ async def open_drive(
     drive: DriveId | None = None,
     pool: BufferPool | None = None,
     sizes: DriveSizes | None = None,
+    attendance: Attendance | None = None,
 ) -> DirectoryDrive:
     """Open the drive of `store` at `directory`; with `drive`, only if it is that one. `pool` is best shared.
 
@@ -249,7 +251,7 @@ async def open_drive(
     """
     buffers = pool if pool is not None else BufferPool()
     identity, index, reserve, chosen = await asyncio.to_thread(
-        _open_parts, directory, disk, randomness, store, drive, sizes
+        _open_parts, directory, disk, randomness, store, drive, sizes, attendance or NoAttendance()
     )
     committer = Committer(
         directory,
@@ -275,7 +277,13 @@ async def open_drive(
 
 
 def _open_parts(
-    directory: Path, disk: Disk, randomness: Randomness, store: StoreId, drive: DriveId | None, sizes: DriveSizes | None
+    directory: Path,
+    disk: Disk,
+    randomness: Randomness,
+    store: StoreId,
+    drive: DriveId | None,
+    sizes: DriveSizes | None,
+    attendance: Attendance,
 ) -> tuple[Identity, Index, Reserve, DriveSizes]:
     identity = read_identity(disk, directory)
     check_identity(identity, directory, store=store, drive=drive)
@@ -283,7 +291,8 @@ def _open_parts(
         sizes = sizes if sizes is not None else DriveSizes.of(disk.space(directory).total)
         reserve = Reserve(disk, directory, sizes.reserve, sizes.segment)
         reserve.refill()
-        index = _acquire(directory, disk, identity.drive, randomness, sizes.index_map, reserve)
+        acquire = partial(acquire_index, directory, disk, identity.drive, randomness, sizes.index_map, attendance)
+        index = _acquire(acquire, reserve)
         try:
             adopt_segments(directory, identity.drive, disk, index)
         except (Full, StaleIndex):
@@ -297,12 +306,10 @@ def _open_parts(
     return identity, index, reserve, sizes
 
 
-def _acquire(
-    directory: Path, disk: Disk, drive: DriveId, randomness: Randomness, map_bytes: int, reserve: Reserve
-) -> Index:
+def _acquire(acquire: Callable[[], Index], reserve: Reserve) -> Index:
     while True:
         try:
-            return acquire_index(directory, disk, drive, randomness, map_bytes)
+            return acquire()
         except (Full, OSError) as error:
             # Even a sound index is marked as in use, which takes a page.
             has_room = isinstance(error, OSError) and error.errno not in NO_SPACE

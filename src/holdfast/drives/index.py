@@ -10,13 +10,14 @@ Rules.
 - Before each access the file is looked at: gone, another, or shorter than it was means `StaleIndex`; reading the map
   of a truncated file would kill the process.
 - LMDB forbids one process to open an environment twice, so handles of one drive in one process share it.
+- An environment in which processes died is not opened again, but made anew (`core.attendance`).
 """
 
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 import lmdb
 import msgspec
 
+from holdfast.core.attendance import DEATHS_MAX_COUNT, Attendance, NoAttendance
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk, File
 from holdfast.core.errors import Corrupt, Full, NodeDown, NotFound, Unavailable
@@ -125,12 +127,14 @@ class _Share:
 _shares: dict[str, _Share] = {}
 
 
-def acquire_index(directory: Path, disk: Disk, drive: DriveId, randomness: Randomness, map_bytes: int) -> "Index":
+def acquire_index(
+    directory: Path, disk: Disk, drive: DriveId, randomness: Randomness, map_bytes: int, attendance: Attendance
+) -> "Index":
     """This process's handle on the index of the drive at `directory`; opened, or rebuilt, if it is the first."""
     share = _shares.setdefault(os.path.realpath(directory), _Share())
     with share.lock:
         if share.index is None:
-            share.index = Index(directory, disk, drive, randomness, map_bytes)
+            share.index = Index(directory, disk, drive, randomness, map_bytes, attendance)
         share.count += 1
         return share.index
 
@@ -151,8 +155,17 @@ def release_index(index: "Index") -> None:
 class Index:
     """One drive's index. Every call blocks, and may come from any thread."""
 
-    def __init__(self, directory: Path, disk: Disk, drive: DriveId, randomness: Randomness, map_bytes: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        disk: Disk,
+        drive: DriveId,
+        randomness: Randomness,
+        map_bytes: int,
+        attendance: Attendance | None = None,
+    ) -> None:
         self._directory = directory
+        self._attendance = attendance or NoAttendance()
         self._root = directory / INDEX_NAME
         self._segments = directory / SEGMENTS_NAME
         self._disk = disk
@@ -257,7 +270,7 @@ class Index:
         while True:
             self._check_current()
             try:
-                with self._environment.begin(write=True) as transaction:
+                with self._inside(self._data.parent.name), self._environment.begin(write=True) as transaction:
                     update = Update(transaction, self._databases)
                     result = change(update, read_clock(transaction, self._databases))
                     update.finish()
@@ -270,6 +283,12 @@ class Index:
                 raise Full(f"no space left for the index of {self._directory}") from error
             except lmdb.Error as error:
                 raise self._stale(f"is damaged: {error}") from error
+
+    def _place(self, environment: str) -> str:
+        return f"{self._drive.hex()}/{environment}"
+
+    def _inside(self, environment: str) -> AbstractContextManager[None]:
+        return self._attendance.inside(self._place(environment))
 
     def _resize(self, map_bytes: int) -> None:
         with self._reads:
@@ -291,7 +310,7 @@ class Index:
                     raise self._stale(f"is damaged: {error}") from error
                 if transaction is not None:
                     try:
-                        with transaction:
+                        with self._inside(self._data.parent.name), transaction:
                             yield transaction
                         return
                     except _DAMAGE as error:
@@ -345,7 +364,7 @@ class Index:
                 state = self._read_state()
                 if state.environment == error.environment:
                     raise error
-                self._open_environment(state.environment)
+                self._open_trusted(state.environment)
             except (Corrupt, StaleIndex):
                 self._rebuild()
 
@@ -392,7 +411,7 @@ class Index:
                 raise self._stale("was written before the last power cut")
             if state.clean or state.mount != mount:
                 self._write_state(state.environment, clean=False)
-            self._open_environment(state.environment)
+            self._open_trusted(state.environment)
         except (Corrupt, StaleIndex):
             self._rebuild()
 
@@ -408,6 +427,13 @@ class Index:
     def _write_state(self, environment: str, *, clean: bool) -> None:
         state = _State(_STATE_FORMAT, environment, self._disk.mount(self._directory), clean)
         self._disk.replace_file(self._root / "state", msgspec.msgpack.encode(state))
+
+    def _open_trusted(self, name: str) -> None:
+        """Open an environment of earlier, unless processes died in it. Raises StaleIndex."""
+        if self._attendance.deaths(self._place(name)) >= DEATHS_MAX_COUNT:
+            raise self._stale("has killed who read it")
+        with self._inside(name):
+            self._open_environment(name)
 
     def _open_environment(self, name: str, *, create: bool = False) -> None:
         """Raises StaleIndex for anything but a sound environment. The old one closes with its last transaction."""
@@ -458,6 +484,7 @@ class Index:
             for entry in os.scandir(self._root):
                 if entry.is_dir() and entry.name != name:
                     shutil.rmtree(entry.path)
+                    self._attendance.forget(self._place(entry.name))
             self._size = self._data.stat().st_size
             self.rebuilt += 1
 
@@ -509,6 +536,7 @@ class Index:
                     if self._read_state().environment == self._data.parent.name:
                         self._environment.sync(True)
                         self._write_state(self._data.parent.name, clean=True)
+                        self._attendance.forget(self._place(self._data.parent.name))
             except (OSError, lmdb.Error, Corrupt, StaleIndex):
                 # Somebody else has it open, or the disk is gone: the mark stays as it is, which is always safe.
                 pass

@@ -8,6 +8,7 @@ synced kept, lost, torn into sectors or out of order. Neither sees what LMDB doe
 import errno
 import itertools
 import os
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -170,6 +171,7 @@ class FaultyFile(FileOver):
         self.file.truncate(length)
 
 
+
 def rot(path: Path, offset: int, *, mask: int = 0x40) -> None:
     """Flip bits of one byte of a file, in place."""
     with path.open("r+b") as file:
@@ -178,6 +180,29 @@ def rot(path: Path, offset: int, *, mask: int = 0x40) -> None:
         assert byte, f"{path} ends before {offset}"
         file.seek(offset)
         file.write(bytes((byte[0] ^ mask,)))
+
+
+def scribble_over_rows(path: Path, *, longer_than: int) -> None:
+    """Let the rows of an LMDB file (version 0.9) claim to lie elsewhere, in a gigabyte of pages, which leads far behind
+    the end of the file: whoever reads one is killed. Rows of `longer_than` bytes or less are left alone; at least 8.
+
+    A leaf's header is 16 bytes: at 10 its flags, at 12 the end of the places of its nodes, which follow. A node begins
+    with the length of its value, its own flags and the length of its key. What LMDB itself checks only gives errors.
+    """
+    page_bytes, header_bytes, is_leaf, is_elsewhere = 4096, 16, 2, 1
+    raw = bytearray(path.read_bytes())
+    for page in range(2 * page_bytes, len(raw), page_bytes):
+        flags, end = struct.unpack_from("<HH", raw, page + 10)
+        if flags != is_leaf:
+            continue
+        for at in range(page + header_bytes, page + end, 2):
+            node = page + struct.unpack_from("<H", raw, at)[0]
+            length, node_flags, key_bytes = struct.unpack_from("<IHH", raw, node)
+            if node_flags == 0 and length > longer_than:
+                struct.pack_into("<IH", raw, node, 1 << 30, is_elsewhere)
+                struct.pack_into("<Q", raw, node + 8 + key_bytes, len(raw) // page_bytes - 3)
+    with path.open("r+b") as file:
+        file.write(raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,8 @@ class _Worker:
     """A thread that makes one call at a time."""
 
     def __init__(self, drive: DriveId, idle: "deque[_Worker]", returned: Callable[[], None]) -> None:
+        self.is_done = False
+        """It ends when the call that it is in has returned."""
         self._idle = idle
         self._returned = returned
         self.calls: SimpleQueue[_Call[object] | None] = SimpleQueue()
@@ -137,6 +139,8 @@ class _Worker:
             self._idle.append(self)
             if call.finish():
                 self._returned()
+            if self.is_done:
+                return
             # Its result is not kept alive until the next.
             del call
 
@@ -149,6 +153,7 @@ class DriveThreads:
         self._run = run
         self._returned = returned
         self._idle: defaultdict[DriveId, deque[_Worker]] = defaultdict(deque)
+        self._workers: list[_Worker] = []
 
     def is_late(self, drive: DriveId) -> bool:
         return self._run.is_late(drive)
@@ -190,15 +195,17 @@ class DriveThreads:
             worker = idle.pop()
         except IndexError:
             worker = _Worker(drive, idle, self._returned)
+            self._workers.append(worker)
         worker.calls.put(call)  # type: ignore[arg-type]
         return call
 
     def close(self) -> None:
-        """End the threads, but for those whose calls have not returned. Nobody calls a drive any more."""
+        """End the threads; those whose calls have not returned end when they have. Nobody calls a drive any more."""
+        for worker in self._workers:
+            worker.is_done = True
+            worker.calls.put(None)
         for idle in self._idle.values():
-            while idle:
-                worker = idle.pop()
-                worker.calls.put(None)
+            for worker in idle:
                 worker.thread.join()
 
 

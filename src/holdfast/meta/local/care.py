@@ -36,7 +36,7 @@ from holdfast.meta.local.store import Store
 from holdfast.meta.local.view import Transaction, View, open_view
 from holdfast.meta.local.views import PREFIX as VIEW_PREFIX
 from holdfast.meta.local.views import build_view, discard_view
-from holdfast.meta.local.witness import FILE_NAME
+from holdfast.meta.local.witness import FILE_NAME, check_free
 
 T = TypeVar("T")
 
@@ -120,12 +120,13 @@ class Care:
     @contextmanager
     def _snapshot(self) -> Iterator[tuple[State, View, Transaction, Position]]:
         state = self._run.read_state()
-        view = open_view(Path(state.view), state.map_bytes)
-        try:
-            with view.reading() as transaction:
-                yield state, view, transaction, view.position(transaction)
-        finally:
-            view.close()
+        with self._run.attendance.inside(Path(state.view).name):
+            view = open_view(Path(state.view), state.map_bytes)
+            try:
+                with view.reading() as transaction:
+                    yield state, view, transaction, view.position(transaction)
+            finally:
+                view.close()
 
     def _checkpoint(self) -> int:
         with self._snapshot() as (state, view, transaction, position):
@@ -260,7 +261,7 @@ class Care:
             before = self._run.read_state()
             for path in drives.values():
                 self._disk.make_directory(path)
-            self._store.check_free(drives)
+            check_free(self._disk, self._store.store, drives)
             both = dict.fromkeys((*map(DriveId, before.roster), *drives))
             self._under_lock(lambda: self._store.set_roster(drives, tuple(both), before.losses, before.metacopies))
             leaving = [drive for drive in both if drive not in drives]
@@ -280,7 +281,7 @@ class Care:
         with self._run.caring():
             for path in drives.values():
                 self._disk.make_directory(path)
-            self._store.check_free(drives)
+            check_free(self._disk, self._store.store, drives)
             self._under_lock(lambda: self._store.inherit(drives, heirs))
             return self._mend(self._run.read_state().metacopies, ())
 

@@ -79,6 +79,8 @@ class LocalMeta:
     def __init__(self, store: Store, run: Run) -> None:
         self._store = store
         self._run = run
+        self.attendance = run.attendance
+        """Of the processes that have this store open: for others who map files."""
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Waiting | _Work | None] = SimpleQueue()
         self._thread = Thread(target=self._committer, name="meta-committer", daemon=True)
@@ -102,22 +104,28 @@ class LocalMeta:
         generation = self._run.generation
         state = self._run.read_state()
         if self._view is None or str(self._view.path) != state.view:
-            view = open_view(Path(state.view), state.map_bytes)
+            with self.attendance.inside(Path(state.view).name):
+                view = open_view(Path(state.view), state.map_bytes)
             if self._view is not None:
                 self._view.close()
             self._view = view
         self._generation = generation
 
+    def _look(self, read: Callable[[View], T]) -> T:
+        view = self._current()
+        with self.attendance.inside(view.path.name):
+            return read(view)
+
     async def _read(self, read: Callable[[View], T]) -> T:
         """Read; should the view turn out damaged, have it made again and read once more."""
         try:
-            return read(self._current())
+            return self._look(read)
         except (lmdb.Error, Corrupt):
             self._check_open()
             broken = self._run.read_state().view if self._view is None else str(self._view.path)
             await asyncio.wrap_future(self._submit(partial(self._store.replace_view, broken)))
         try:
-            return read(self._current())
+            return self._look(read)
         except lmdb.Error as error:
             raise Unavailable(f"the metadata view cannot be read: {error}") from error
 

@@ -7,6 +7,7 @@ nobody else there, makes it anew from the drives. So it goes to the operating sy
 - `members`  locked shared by everyone who has the store open: who gets it exclusively is alone
 - `control`  one page that all map: `generation` rises whenever `state` changed; `dirty` says that the holder of the
              lock began something, and is set when it died before it ended; `tight` that space is short
+- `alive-*`  who died while it looked into a view (see `attendance`)
 - `late-*`   locked while a call to that drive, which somebody gave up, may still take effect (see `bounded`)
 - `care`     locked by the process that sees to checkpoints and mirrors
 - `state`    epoch, mirrors, paths, the view's place: written under the lock, read when the generation changed
@@ -26,6 +27,7 @@ from types import TracebackType
 import msgspec
 
 from holdfast.core.errors import Corrupt
+from holdfast.meta.local.attendance import RunAttendance
 
 CLEAN = 0
 """Nothing is under way."""
@@ -90,6 +92,7 @@ class Run:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self._lock_path = path / "lock"
+        self.attendance = RunAttendance(path)
         self._members = os.open(path / "members", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         control = os.open(path / "control", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if os.fstat(control).st_size < _CONTROL_BYTES:
@@ -197,6 +200,7 @@ class Run:
             os.close(descriptor)
 
     def close(self) -> None:
+        self.attendance.close()
         self._words.release()
         self._map.close()
         os.close(self._members)

@@ -15,6 +15,7 @@ it by at most the record that the mark speaks of.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,6 @@ import msgspec
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk, File
 from holdfast.core.errors import (
-    AlreadyExists,
     Ambiguous,
     Corrupt,
     Full,
@@ -35,12 +35,12 @@ from holdfast.core.ids import DriveId, StoreId
 from holdfast.meta.local.batch import Commit, Outcome, check_and_apply
 from holdfast.meta.local.bounded import BoundedDisk, DriveThreads, Patience
 from holdfast.meta.local.fence import raise_fence
-from holdfast.meta.local.log import Position, decode_payload, encode_payload, genesis
+from holdfast.meta.local.log import Position, encode_payload, genesis
 from holdfast.meta.local.mirror import Mirror, Sizes
 from holdfast.meta.local.mirrors import NO_ROOM, Failures, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import APPENDING, CHANGING, CLEAN, Run, State
 from holdfast.meta.local.view import Transaction, View, abandon, open_view
-from holdfast.meta.local.views import build_view, discard_view, find_view, leave_view
+from holdfast.meta.local.views import build_view, discard_view, find_view, is_deadly, leave_view, roll_forward
 from holdfast.meta.local.witness import FILE_NAME as WITNESS_NAME
 from holdfast.meta.local.witness import (
     Testimony,
@@ -53,9 +53,6 @@ from holdfast.meta.local.witness import (
     inherited_roster,
     reachable_mirrors,
 )
-
-# Records replayed in one transaction of the view, by the bytes of their payloads.
-_REPLAY_BYTES = 8 * 1024 * 1024
 
 
 class Store:
@@ -150,6 +147,7 @@ class Store:
             return
         try:
             leave_view(self.disk, self.view)
+            self.run.attendance.forget(self.view.path.name)
         except TimeoutError:
             # It is still being synced, and cannot be closed.
             self._view = None
@@ -208,12 +206,19 @@ class Store:
                 self._view.close()
                 self._view = None
             try:
-                self._view = open_view(Path(state.view), state.map_bytes)
+                self._view = self._open_view(state)
             except lmdb.Error:
-                # Its drive was wiped or pulled after it was opened elsewhere.
+                # Its drive was wiped or pulled after it was opened elsewhere; or processes died in it.
                 self._renew_view()
                 return
         self._generation = generation
+
+    def _open_view(self, state: State) -> View:
+        path = Path(state.view)
+        if is_deadly(self.run.attendance, path.name):
+            raise lmdb.CorruptedError(f"processes died reading {path}")
+        with self.run.attendance.inside(path.name):
+            return open_view(path, state.map_bytes)
 
     def _mirror(self, drive: DriveId, paths: Mapping[DriveId, Path]) -> Mirror:
         return Mirror(self.disk, drive, paths[drive])
@@ -229,6 +234,9 @@ class Store:
         self.run.write_state(state)
         self._state = state
         self._generation = self.run.generation
+
+    def _inside(self) -> AbstractContextManager[None]:
+        return self.run.attendance.inside(self.view.path.name)
 
     # Committing.
 
@@ -252,22 +260,24 @@ class Store:
 
     def _commit(self, batch: Sequence[Commit]) -> list[Outcome]:
         view = self.view
+        tight = self.run.tight
+        self.care_is_due |= tight
         transaction = view.writing()
         try:
-            position = view.position(transaction)
-            tight = self.run.tight
-            self.care_is_due |= tight
-            outcomes, accepted = check_and_apply(view, transaction, batch, tight=tight)
-            if not accepted:
-                transaction.abort()
-                return outcomes
-            # Now, while the batch can still be refused, the page that will say where the log stands gets its place.
-            view.set_position(transaction, position)
+            with self._inside():
+                position = view.position(transaction)
+                outcomes, accepted = check_and_apply(view, transaction, batch, tight=tight)
+                if not accepted:
+                    transaction.abort()
+                    return outcomes
+                # Now, while the batch can still be refused, the page that says where the log stands gets its place.
+                view.set_position(transaction, position)
             after = self._append(position, accepted)
         except BaseException:
             abandon(transaction)
             raise
-        self._finish(transaction, after)
+        with self._inside():
+            self._finish(transaction, after)
         if position.offset < self.sizes.segment // 2 <= after.offset:
             self._ensure_spare()
         return outcomes
@@ -382,13 +392,6 @@ class Store:
             raise OSError(f"{mirror.path} does not hold the log's last record")
         self._change_epoch([*self.mirrors.mirrors, mirror])
 
-    def check_free(self, drives: Mapping[DriveId, Path]) -> None:
-        """Raises AlreadyExists when one of these drives holds another store's metadata."""
-        testimony = hear(self.disk, self.store, drives)
-        for reason in testimony.silent.values():
-            if "belongs to" in reason:
-                raise AlreadyExists(reason)
-
     def set_roster(
         self, drives: Mapping[DriveId, Path], roster: Sequence[DriveId], losses: int, metacopies: int
     ) -> None:
@@ -499,7 +502,7 @@ class Store:
         """Bring view and mirrors to the log's end; the mirrors with which that did not go."""
         mirrors = self.mirrors.mirrors
         if self._view is None:
-            self._view = find_view(self.disk, mirrors) or self._build()
+            self._view = find_view(self.disk, mirrors, self.run.attendance) or self._build()
         try:
             position = self._roll_forward()
         except MirrorFailed as failure:
@@ -525,7 +528,7 @@ class Store:
         testimony, newest = self._hear_newest()
         mirrors = self._reachable(testimony, newest)
         self._mirrors = self._mirror_set(mirrors)
-        self._view = find_view(self.disk, mirrors)
+        self._view = find_view(self.disk, mirrors, self.run.attendance)
         if self._view is None:
             self._view = self._build()
             try:
@@ -576,24 +579,5 @@ class Store:
 
     def _roll_forward(self) -> Position:
         """Apply what the log holds behind the view's position; where that leads."""
-        view = self.view
-        transaction = view.writing()
-        try:
-            position = view.position(transaction)
-            pending = 0
-            for after, record in self.mirrors.roll_forward(position):
-                position = after
-                for token, changes in decode_payload(record.payload):
-                    view.apply(transaction, token, changes)
-                pending += record.length
-                if pending >= _REPLAY_BYTES:
-                    view.set_position(transaction, position)
-                    transaction.commit()
-                    transaction = view.writing()
-                    pending = 0
-            view.set_position(transaction, position)
-            transaction.commit()
-        except BaseException:
-            abandon(transaction)
-            raise
-        return position
+        with self._inside():
+            return roll_forward(self.view, self.mirrors)

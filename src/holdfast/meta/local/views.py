@@ -3,7 +3,8 @@
 Rules. A view lies in `view-<random>` on a mirror's drive, beside a file `origin`: the mount it was written under, and,
 after an orderly end, the position at which it was synced. It is believed while the mount is the same (what a killed
 process wrote is still there), or when it still stands where the orderly end left it. Otherwise it is made again from
-the newest checkpoint that is whole on any mirror. A view without a position was not finished.
+the newest checkpoint that is whole on any mirror. A view without a position was not finished. A view in which processes
+died is not opened again.
 """
 
 import shutil
@@ -13,14 +14,16 @@ from pathlib import Path
 import lmdb
 import msgspec
 
+from holdfast.core.attendance import DEATHS_MAX_COUNT, Attendance
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk
 from holdfast.core.errors import Corrupt
 from holdfast.core.ids import StoreId
 from holdfast.meta.local.bounded import BoundedDisk
 from holdfast.meta.local.checkpoint import CheckpointReader, checkpoint_name, checkpoint_numbers
-from holdfast.meta.local.log import Position, encode_position, genesis
+from holdfast.meta.local.log import Position, decode_payload, encode_position, genesis
 from holdfast.meta.local.mirror import Mirror, segment_numbers
+from holdfast.meta.local.mirrors import MirrorSet
 from holdfast.meta.local.view import View, abandon, open_view
 from holdfast.meta.local.witness import FILE_NAME as WITNESS_NAME
 
@@ -30,6 +33,9 @@ ORIGIN_NAME = "origin"
 # The map only takes up addresses. A view is at most as large as its file system, which may be grown while it is open.
 _MAP_FACTOR = 4
 _MAP_MIN_BYTES = 1 << 36
+
+# Records replayed in one transaction of the view, by the bytes of their payloads.
+_REPLAY_BYTES = 8 * 1024 * 1024
 
 # Blocks of a checkpoint that are loaded in one transaction.
 _BLOCKS_PER_TRANSACTION = 64
@@ -68,19 +74,28 @@ def leave_view(disk: BoundedDisk, view: View) -> None:
         return
 
 
-def find_view(disk: Disk, mirrors: Sequence[Mirror]) -> View | None:
+def find_view(disk: Disk, mirrors: Sequence[Mirror], attendance: Attendance) -> View | None:
     """The view of an earlier run that may be believed and that the log confirms; the others are removed."""
     believed: View | None = None
     for mirror in mirrors:
         for name in _names(disk, mirror):
             if not name.startswith(PREFIX):
                 continue
-            view = None if believed else _believable(disk, mirror.path / name, mirrors)
+            view = None
+            if believed is None and not is_deadly(attendance, name):
+                with attendance.inside(name):
+                    view = _believable(disk, mirror.path / name, mirrors)
             if view is None:
+                attendance.forget(name)
                 shutil.rmtree(mirror.path / name, ignore_errors=True)
             else:
                 believed = view
     return believed
+
+
+def is_deadly(attendance: Attendance, view: str) -> bool:
+    """Whether so many processes died in a view that the next would, too."""
+    return attendance.deaths(view) >= DEATHS_MAX_COUNT
 
 
 def _names(disk: Disk, mirror: Mirror) -> list[str]:
@@ -193,3 +208,27 @@ def load_checkpoint(disk: Disk, store: StoreId, view: View, path: Path) -> Posit
     finally:
         reader.close()
     return head.position
+
+
+def roll_forward(view: View, log: MirrorSet) -> Position:
+    """Apply what the log holds behind the view's position; where that leads. Raises as `MirrorSet.roll_forward`."""
+    transaction = view.writing()
+    try:
+        position = view.position(transaction)
+        pending = 0
+        for after, record in log.roll_forward(position):
+            position = after
+            for token, changes in decode_payload(record.payload):
+                view.apply(transaction, token, changes)
+            pending += record.length
+            if pending >= _REPLAY_BYTES:
+                view.set_position(transaction, position)
+                transaction.commit()
+                transaction = view.writing()
+                pending = 0
+        view.set_position(transaction, position)
+        transaction.commit()
+    except BaseException:
+        abandon(transaction)
+        raise
+    return position

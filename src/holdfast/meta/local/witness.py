@@ -33,7 +33,7 @@ import msgspec
 from blake3 import blake3
 
 from holdfast.core.disk import Disk
-from holdfast.core.errors import Corrupt, NotFound, Unavailable
+from holdfast.core.errors import AlreadyExists, Corrupt, NotFound, Unavailable
 from holdfast.core.ids import RANDOM_ID_BYTES, DriveId, StoreId
 
 T = TypeVar("T")
@@ -117,6 +117,13 @@ class Testimony:
     def highest(self) -> int:
         """The highest number that any drive has seen."""
         return max(max(witness.promised, witness.epoch) for witness in self.witnesses.values())
+
+
+def check_free(disk: Disk, store: StoreId, drives: Mapping[DriveId, Path]) -> None:
+    """Raises AlreadyExists when one of these drives holds another store's metadata."""
+    for reason in hear(disk, store, drives).silent.values():
+        if "belongs to" in reason:
+            raise AlreadyExists(reason)
 
 
 class AtOnce(Protocol):
