@@ -5,10 +5,13 @@ The proofs are the ones that the real store passes, with the same loads and the 
 
 from pathlib import Path
 from random import Random
+from threading import Event
 
 import pytest
 
 from holdfast.core.limits import KIB
+from holdfast.meta.local.witness import decode_witness
+from holdfast.testing.s3_client import Answer
 from holdfast.testing.server import Server
 from holdfast.testing.workload import READ_MIX, SMALL_BODIES, WRITE_MIX, body_fault, make_body
 from tests.integration.conftest import make_directories
@@ -53,6 +56,54 @@ def rotten_reads(home: Path, bug: str) -> list[str]:
     return faults
 
 
+def stale_reads(home: Path, bug: str) -> list[str]:
+    """A drive is away while objects are replaced and new ones come; it comes back, another goes: what is then wrong.
+
+    The drive that stays has all of the metadata; the one that came back has it as it was, and comes first.
+    """
+    directories = make_directories(home, 3)
+    stale, gone, staying = directories
+    away = home / "away"
+    bodies: dict[str, bytes] = {}
+    with Server(directories, home / "log", workers=1, environment=planted(bug) if bug else {}) as server:
+        with server.client() as s3:
+            assert s3.make_bucket("proof").status == 200
+        for turn, (leaving, coming) in enumerate([(None, None), (stale, None), (gone, stale)]):
+            if turn:
+                server.stop()
+            if coming is not None:
+                away.rename(coming)
+            if leaving is not None:
+                leaving.rename(away)
+            if turn:
+                server.start()
+            with server.client() as s3:
+                if turn == 2:
+                    return [fault for key, body in bodies.items() if (fault := wrong(s3.get("proof", key), key, body))]
+                for number in range(turn, turn + 3):
+                    bodies[f"key-{number}"] = make_body(turn, number, KIB)
+                    assert s3.put("proof", f"key-{number}", bodies[f"key-{number}"]).status == 200
+            wait_for_mirror(gone if turn == 0 else staying)
+    raise AssertionError("the third turn reads")
+
+
+def wrong(answer: Answer, key: str, body: bytes) -> str:
+    """What is wrong with the answer to a get; "" when nothing is."""
+    if answer.status == 200 and answer.body == body:
+        return ""
+    return f"{key}: {answer.status} {body_fault(answer.body)}"
+
+
+def wait_for_mirror(directory: Path) -> None:
+    """Until the drive mirrors the metadata, which upkeep sees to when another is lost."""
+    for _ in range(600):
+        witness = decode_witness((directory / "meta" / "witness").read_bytes())
+        if witness.drive in witness.mirrors:
+            return
+        Event().wait(0.05)
+    raise AssertionError(f"{directory} does not become a mirror")
+
+
 def rot(path: Path, random: Random) -> None:
     """A wrong byte in every stretch of 16 KiB that is not empty."""
     with path.open("r+b") as file:
@@ -78,6 +129,8 @@ def faults_of(proof: str, home: Path, bug: str) -> list[object]:
             return list(losses(recording, cuts=BUGS[bug].cuts if bug else 24, bug=bug, enough=1))
         case "rot":
             return list(rotten_reads(home, bug))
+        case "stale drive":
+            return list(stale_reads(home, bug))
         case _:
             mix = WRITE_MIX if bug == "deletes-forgotten" else READ_MIX
             environment = planted(bug) if bug else {}
@@ -94,6 +147,11 @@ def test_found(tmp_path: Path, bug: str) -> None:
     faults = faults_of(BUGS[bug].proof, tmp_path, bug)
     print(f"\n{bug}: {len(faults)} faults", *faults, sep="\n")
     assert faults
+
+
+@pytest.mark.slow
+def test_a_stale_drive_alone_is_no_fault(tmp_path: Path) -> None:
+    assert stale_reads(tmp_path, "") == []
 
 
 @pytest.mark.slow

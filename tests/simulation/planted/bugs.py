@@ -15,7 +15,7 @@ from msgspec.structs import replace
 class Bug:
     plant: Callable[[], None]
     proof: str
-    """syncs, power cut, upkeep (a power cut during it), history, or rot."""
+    """syncs, power cut, upkeep (a power cut during it), history, rot, or stale drive."""
     cuts: int | None = 24
     """How many a power cut takes to find it; None is every sync boundary in every style."""
 
@@ -51,7 +51,7 @@ def one_mirror_synced() -> None:
 
     def first_only(self: Any, *arguments: Any) -> Any:
         answer = append(self, *arguments)
-        os.fdatasync(self.mirrors[0]._file._descriptor)
+        os.fdatasync(self.mirrors[0]._file._file._descriptor)
         return answer
 
     MirrorSet.append = first_only  # type: ignore[method-assign,assignment]
@@ -112,6 +112,16 @@ def expectations_not_checked() -> None:
     from holdfast.meta.local.view import View
 
     View.first_failure = lambda self, transaction, expecting: None  # type: ignore[method-assign]
+
+
+def stale_mirror_trusted() -> None:
+    """A start believes the first drive that says which mirrors are current, and does not count how many say so."""
+    import holdfast.meta.local.store as store
+    import holdfast.meta.local.witness as witness
+
+    witness.Testimony.newest = property(lambda self: next(iter(self.witnesses.values())))  # type: ignore[assignment,method-assign]
+    witness.check_quorum = lambda *arguments: None
+    store.check_quorum = witness.check_quorum  # type: ignore[attr-defined]
 
 
 def _cache(name: str, seconds: float) -> None:
@@ -297,4 +307,5 @@ BUGS = {
     "metadata-before-data": Bug(metadata_before_data, "power cut"),
     "reference-dropped-early": Bug(reference_dropped_early, "upkeep", cuts=None),
     "leaves-not-checked": Bug(leaves_not_checked, "rot"),
+    "stale-mirror-trusted": Bug(stale_mirror_trusted, "stale drive"),
 }
