@@ -110,12 +110,13 @@ class OldServer:
         else:
             response.enable_chunked_encoding()
         await response.prepare(request)
-        broken = self.fault in (Fault.BREAKS_OFF, Fault.STALLS)
+        fault = self.fault
+        broken = fault in (Fault.BREAKS_OFF, Fault.STALLS)
         await response.write(data[: len(data) // 2] if broken else data)
-        if self.fault is Fault.BREAKS_OFF:
+        if fault is Fault.BREAKS_OFF:
             assert request.transport is not None
             request.transport.close()
-        if self.fault is Fault.STALLS:
+        if fault is Fault.STALLS:
             await self._stop.wait()
         await response.write_eof()
         return response

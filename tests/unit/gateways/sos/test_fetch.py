@@ -20,9 +20,9 @@ LARGE = Random(2).randbytes(6 * MIB)
 
 @pytest.fixture
 async def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(blob_client, "SILENCE_MAX_SECONDS", 0.5)
-    monkeypatch.setattr(fetch, "SILENCE_MAX_SECONDS", 0.5)
-    monkeypatch.setattr(fetch, "IMPATIENT_SECONDS", 0.2)
+    monkeypatch.setattr(blob_client, "SILENCE_MAX_SECONDS", 1.5)
+    monkeypatch.setattr(fetch, "SILENCE_MAX_SECONDS", 1.5)
+    monkeypatch.setattr(fetch, "IMPATIENT_SECONDS", 0.5)
     async with world(tmp_path, 3) as opened:
         yield opened
 

@@ -24,8 +24,8 @@ def left_in(directory: Path) -> list[Path]:
 
 @pytest.fixture
 async def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(blob_client, "SILENCE_MAX_SECONDS", 0.3)
-    monkeypatch.setattr(blob_client, "ANSWER_MAX_SECONDS", 0.5)
+    monkeypatch.setattr(blob_client, "SILENCE_MAX_SECONDS", 1.5)
+    monkeypatch.setattr(blob_client, "ANSWER_MAX_SECONDS", 1.5)
     async with world(tmp_path, 3) as opened:
         yield opened
     assert left_in(tmp_path) == []
