@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -46,7 +47,7 @@ class _Places(msgspec.Struct):
 class _Journal(msgspec.Struct):
     """What was begun: every directory of the store that is being made."""
 
-    directories: list[str]
+    directories: Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
