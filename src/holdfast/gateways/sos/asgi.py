@@ -45,7 +45,9 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        # Of several of one name the first counts.
+        pairs = reversed(scope["headers"])
+        self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
         self.answered = False
         self._receive = receive
         self._send = send

@@ -111,7 +111,7 @@ class BlobClient:
         whole = isinstance(body, bytes)
         data = body if isinstance(body, bytes) else progress.watch(body())
         patience = SILENCE_MAX_SECONDS if whole else ANSWER_MAX_SECONDS
-        sent = {**headers, "Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        sent = {**_as_sent(headers), "Content-Length": str(size), "Content-Type": "application/octet-stream"}
         async with progress.limit(patience), self._request("POST", f"/blob/{id}", sent, data, patience) as response:
             answer = await self._read_answer(response)
             if response.status == 409:
@@ -209,7 +209,25 @@ class _Stored(msgspec.Struct):
 
 
 def extra_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items() if name.lower().startswith("x-")}
+    """The `X-*` headers, of several of one name the first, each byte a character."""
+    decoded = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.raw_headers)
+    found: dict[str, str] = {}
+    for name, value in decoded:
+        if name.startswith("x-"):
+            found.setdefault(name, value)
+    return found
+
+
+def _as_sent(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers whose characters are bytes, as aiohttp wants them, which sends UTF-8: what is UTF-8 comes out as it came
+    in. Of what is not, each byte becomes a character of UTF-8, for there is no way to send it as it is."""
+    sent: dict[str, str] = {}
+    for name, value in headers.items():
+        try:
+            sent[name] = value.encode("latin-1").decode("utf-8")
+        except UnicodeDecodeError:
+            sent[name] = value
+    return sent
 
 
 def _names_blob(answer: bytes, id: str, size: int) -> bool:

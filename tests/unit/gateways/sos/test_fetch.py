@@ -41,6 +41,13 @@ async def test_found_wherever_it_is(three: World, data: bytes, place: int) -> No
     assert await three.fetch_all(name) == (data, {"x-name": "n"})
 
 
+async def test_headers_keep_their_bytes(three: World) -> None:
+    """Each byte is a character here. What is UTF-8 comes back as it was."""
+    for value, back in (("plain", "plain"), ("caf\xc3\xa9", "caf\xc3\xa9"), ("caf\xe9", "caf\xc3\xa9")):
+        uploaded = await three.upload(value.encode("latin-1"), {"x-name": value})
+        assert (await three.fetch_all(uploaded.id))[1] == {"x-name": back}
+
+
 async def test_what_nobody_has_is_not_found(three: World) -> None:
     for name in (sha1(b"nothing"), "foo", list_id(sha1(b"nothing"))):
         await refusal(NotFound, three.fetcher.open(name))
