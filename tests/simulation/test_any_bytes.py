@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.cli.settings import load, parse_duration, parse_listen
-from holdfast.cli.site import JOURNAL_NAME, PLACES_NAME, read_places, undo_unfinished
+from holdfast.cli.site import PLACES_NAME, read_places, undo_unfinished
 from holdfast.core.errors import Corrupt, HoldfastError, InvalidRequest
 from holdfast.core.ids import DriveId, StoreId
 from holdfast.crypto.backup import read_backup
-from holdfast.drives.identity import Identity, decode_identity, encode_identity
+from holdfast.drives.identity import JOURNAL_NAME, Identity, decode_identity, encode_identity
 from holdfast.drives.os_disk import OsDisk
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.gateways.s3.list_objects import _open_token
@@ -65,8 +65,9 @@ IDENTITY = encode_identity(Identity(StoreId(bytes(16)), DriveId(bytes(range(16))
 
 @given(st.binary(max_size=200) | st.tuples(st.integers(0, len(IDENTITY) - 1), st.integers(1, 255)))
 def test_a_drives_identity(change: bytes | tuple[int, int]) -> None:
-    data = change
-    if isinstance(change, tuple):
+    if isinstance(change, bytes):
+        data = change
+    else:
         at, flip = change
         data = IDENTITY[:at] + bytes([IDENTITY[at] ^ flip]) + IDENTITY[at + 1 :]
     with pytest.raises((Corrupt, InvalidRequest)):
