@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -139,7 +140,7 @@ class _Exchange:
             "http_version": f"{request.version.major}.{request.version.minor}",
             "method": request.method,
             "scheme": request.scheme,
-            "path": request.path,
+            "path": unquote(target),
             "raw_path": target.encode("utf-8", "surrogateescape"),
             "query_string": query.encode("utf-8", "surrogateescape"),
             "root_path": "",
@@ -178,11 +179,12 @@ class _Exchange:
                 response.force_close()
             await response.prepare(self._request)
             return
-        if body := message.get("body"):
-            await response.write(body)
+        body = message.get("body", b"")
         if not message.get("more_body", False):
-            await response.write_eof()
+            await response.write_eof(body)
             self.ended = True
+        elif body:
+            await response.write(body)
 
 
 def _address(transport: asyncio.Transport | None, which: str) -> tuple[str, int] | None:
