@@ -115,7 +115,7 @@ def survive(start_server: StartServer, drives: int, losses: int, damage: str, *,
 
 
 QUICK = [(4, "delete"), (6, "overwrite")]
-ALL = [(drives, damage) for drives in (2, 3, 4, 5, 6) for damage in DAMAGES]
+ALL = [(drives, damage) for drives in range(2, 8) for damage in DAMAGES]
 
 
 @pytest.mark.slow

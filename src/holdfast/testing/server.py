@@ -28,8 +28,8 @@ SECRET_KEY = "of-no-use-anywhere-else-0123456789abcdef"  # noqa: S105
 # A start after a crash replays logs; the promise for an ordinary one is 2 s, this is when a test gives up.
 READY_MAX_SECONDS = 30.0
 
-# Draining ends when the requests in flight do.
-STOP_MAX_SECONDS = 20.0
+# Draining ends when the requests in flight do; after 30 s the supervisor kills whoever has not ended.
+STOP_MAX_SECONDS = 45.0
 
 # Whoever loses its supervisor has to notice by itself.
 ORPHANS_MAX_SECONDS = 10.0
