@@ -19,7 +19,7 @@ from holdfast.core.errors import InvalidRequest, NotFound, PreconditionFailed
 from holdfast.core.ids import ContentId, new_token
 from holdfast.core.limits import OBJECT_MAX_BYTES, PART_MIN_BYTES, PARTS_MAX_COUNT
 from holdfast.core.ranges import KeyRange, prefix_end, prefix_range
-from holdfast.meta.interface import Change, Delete, Expectation, Fold, Folded, HasToken, IsEmpty, Meta, Put, Row
+from holdfast.meta.interface import Change, Delete, Expectation, HasToken, IsEmpty, Meta, Put, Row
 from holdfast.objects.buckets import Buckets, OpenBucket
 from holdfast.objects.errors import (
     Contended,
@@ -192,31 +192,35 @@ class Uploads:
         """Uploads in flight in the order of keys, those of one key in the order of ids."""
         bucket = await self._buckets.read(bucket_name)
         head = uploads_prefix(bucket.id)
-        base = head + prefix.encode().replace(b"\0", b"\0\xff")
+        base = head + _escaped_prefix(prefix)
         start = base
-        if after[0]:
+        if folded := _folded(after[0], prefix, delimiter):
+            start = _behind(head + _escaped_prefix(folded))
+        elif after[0]:
             marker = head + escape(after[0].encode())
-            behind = marker + parse_upload_id(after[1]) + b"\0" if after[1] else prefix_end(marker) or marker
-            start = max(start, behind)
-        fold = Fold(delimiter.encode(), len(base)) if delimiter else None
-        page = await self._meta.scan(KeyRange(start, prefix_end(base)), limit=limit, fold=fold)
+            start = marker + parse_upload_id(after[1]) + b"\0" if after[1] else _behind(marker)
+        start = max(base, start)
         uploads: list[Upload] = []
         prefixes: list[str] = []
-        for entry in page.entries:
-            if isinstance(entry, Folded):
-                prefixes.append(entry.prefix[1 + BUCKET_ID_BYTES :].decode())
-                continue
-            row = UploadRow.decode(entry.value)
-            uploads.append(Upload(row.key, entry.key[-UPLOAD_ID_BYTES:].hex(), row.created_ns))
-        resume = None
-        if page.resume is not None and page.entries:
-            last = page.entries[-1]
-            if isinstance(last, Folded):
-                resume = (prefixes[-1], "")
-            else:
-                key, _ = unescape(last.key[1 + BUCKET_ID_BYTES :])
-                resume = (key.decode(), last.key[-UPLOAD_ID_BYTES:].hex())
-        return UploadPage(tuple(uploads), tuple(prefixes), resume)
+        last = ("", "")
+        at: bytes | None = start
+        while at is not None:
+            page = await self._meta.scan(KeyRange(at, prefix_end(base)), limit=limit + 1)
+            at = page.resume
+            for entry in page.entries:
+                assert isinstance(entry, Row)
+                if len(uploads) + len(prefixes) == limit:
+                    return UploadPage(tuple(uploads), tuple(prefixes), last)
+                key = unescape(entry.key[1 + BUCKET_ID_BYTES :])[0].decode()
+                # Folded here and not by the engine, which would take the upload's id for a part of the key.
+                if folded := _folded(key, prefix, delimiter):
+                    last = (folded, "")
+                    prefixes.append(folded)
+                    at = _behind(head + _escaped_prefix(folded))
+                    break
+                last = (key, entry.key[-UPLOAD_ID_BYTES:].hex())
+                uploads.append(Upload(key, last[1], UploadRow.decode(entry.value).created_ns))
+        return UploadPage(tuple(uploads), tuple(prefixes), None)
 
     async def abort(self, upload: OpenUpload) -> None:
         """Remove the upload and release its parts. Raises NoSuchUpload when it ended meanwhile."""
@@ -405,6 +409,24 @@ def parse_upload_id(upload_id: str) -> bytes:
     if len(upload) != UPLOAD_ID_BYTES:
         raise NoSuchUpload("no upload in flight has that id")
     return upload
+
+
+def _folded(key: str, prefix: str, delimiter: str) -> str:
+    """What stands for the key in a listing that folds; "" for itself."""
+    cut = key.find(delimiter, len(prefix)) if delimiter and key.startswith(prefix) else -1
+    return key[: cut + len(delimiter)] if cut >= 0 else ""
+
+
+def _escaped_prefix(prefix: str) -> bytes:
+    """What the escaped form of every key with that prefix begins with."""
+    return escape(prefix.encode()).removesuffix(escape(b""))
+
+
+def _behind(row_key: bytes) -> bytes:
+    """Behind every row whose key begins so."""
+    end = prefix_end(row_key)
+    assert end is not None, "a table's letter is no FF"
+    return end
 
 
 def multipart_etag(etags: Sequence[str]) -> str:

@@ -156,6 +156,33 @@ async def test_uploads_are_listed_in_order(world: World) -> None:
     assert [u.id for u in first.uploads + rest.uploads] == [u.id for u in page.uploads]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+async def test_a_delimiter_in_an_upload_id_is_none(world: World, limit: int) -> None:
+    """Ids are random bytes: among sixty there is every delimiter, sooner or later."""
+    keys = [f"{letter}/{number}" for letter in "ab" for number in range(5)] + [f"top{number}" for number in range(50)]
+    for key in keys:
+        await world.store.create_upload("bucket", key, PutOptions())
+    for delimiter, prefix, folded, rest in (
+        ("/", "", ["a/", "b/"], 50),
+        ("/", "a/", [], 5),
+        ("/", "b", ["b/"], 0),
+        ("op", "t", ["top"], 0),
+        ("?", "", [], 60),
+    ):
+        prefixes: list[str] = []
+        uploads: list[str] = []
+        after: tuple[str, str] | None = ("", "")
+        while after is not None:
+            page = await world.store.list_uploads(
+                "bucket", prefix=prefix, delimiter=delimiter, after=after, limit=limit
+            )
+            assert 0 < len(page.prefixes) + len(page.uploads) <= limit
+            prefixes += page.prefixes
+            uploads += [upload.id for upload in page.uploads]
+            after = page.resume
+        assert (prefixes, len(uploads), len(set(uploads))) == (folded, rest, rest)
+
+
 async def test_a_composite_of_ten_thousand_contents_is_forgotten(world: World) -> None:
     """More than one commit may change."""
     session = await world.sessions.current()
