@@ -17,7 +17,9 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from holdfast.core.errors import InvalidRequest
 from holdfast.core.ids import BlockId, Buffer, DriveId
+from holdfast.core.limits import LEAF_BYTES
 from holdfast.core.ranges import ByteRange
 
 
@@ -53,6 +55,18 @@ class FragmentPart(Struct, frozen=True):
     start: int
     """Where `data` begins in the payload: a multiple of LEAF_BYTES."""
     data: Buffer
+
+
+def whole_leaves(range: ByteRange | None, length: int) -> tuple[int, int]:
+    """Start and end of what `get` answers of a payload of `length` bytes: the leaves that the range lies in, or all.
+
+    Raises InvalidRequest when the range reaches past the end.
+    """
+    if range is None:
+        return 0, length
+    if range.end > length:
+        raise InvalidRequest(f"range {range.start}-{range.end} reaches past the payload's {length} bytes")
+    return range.start // LEAF_BYTES * LEAF_BYTES, min(length, -(-range.end // LEAF_BYTES) * LEAF_BYTES)
 
 
 class FragmentInfo(Struct, frozen=True):

@@ -3,11 +3,10 @@
 import bisect
 from collections.abc import Sequence
 
-from holdfast.core.errors import Full, InvalidRequest, NodeDown, NotFound
+from holdfast.core.errors import Full, NodeDown, NotFound
 from holdfast.core.ids import DriveId
-from holdfast.core.limits import LEAF_BYTES
 from holdfast.core.ranges import ByteRange
-from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart
+from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart, whole_leaves
 from holdfast.drives.limits import check_fragment_limits
 
 
@@ -55,12 +54,7 @@ class MemoryDrive:
         if fragment is None:
             raise NotFound(f"no fragment {key.index} of block {key.block.hex()}")
         length = len(fragment.payload)
-        start, end = 0, length
-        if range is not None:
-            if range.end > length:
-                raise InvalidRequest(f"range {range.start}-{range.end} reaches past the payload's {length} bytes")
-            start = range.start // LEAF_BYTES * LEAF_BYTES
-            end = min(length, -(-range.end // LEAF_BYTES) * LEAF_BYTES)
+        start, end = whole_leaves(range, length)
         data = memoryview(fragment.payload)[start:end]
         return FragmentPart(key, fragment.commitment, fragment.leaves, fragment.tag, length, start, data)
 

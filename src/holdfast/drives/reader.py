@@ -9,12 +9,12 @@ from collections import OrderedDict
 from pathlib import Path
 
 from holdfast.core.disk import Disk, File
-from holdfast.core.errors import Corrupt, InvalidRequest
+from holdfast.core.errors import Corrupt
 from holdfast.core.limits import KIB, LEAF_BYTES
 from holdfast.core.ranges import ByteRange
 from holdfast.drives.buffers import BufferPool
 from holdfast.drives.index import SEGMENTS_NAME
-from holdfast.drives.interface import FragmentKey, FragmentPart
+from holdfast.drives.interface import FragmentKey, FragmentPart, whole_leaves
 from holdfast.drives.records import Head, Kind, check_payload, read_head
 from holdfast.drives.rows import Row
 from holdfast.drives.segments import FIRST_GENERATION, segment_path
@@ -91,12 +91,7 @@ class Reader:
 
     def _read(self, file: File, row: Row, key: FragmentKey, range: ByteRange | None, *, cached: bool) -> FragmentPart:
         length = row.payload_bytes
-        start, end = 0, length
-        if range is not None:
-            if range.end > length:
-                raise InvalidRequest(f"range {range.start}-{range.end} reaches past the payload's {length} bytes")
-            start = range.start // LEAF_BYTES * LEAF_BYTES
-            end = min(length, -(-range.end // LEAF_BYTES) * LEAF_BYTES)
+        start, end = whole_leaves(range, length)
         # Two reads cost more than one that is twice as long.
         if 2 * (end - start) >= length:
             head, payload = self._whole(
