@@ -54,10 +54,12 @@ def _members(operation: OperationModel, location: str, *, required: bool = False
     }
 
 
-@pytest.mark.parametrize("name", sorted(set(_MODEL.operation_names) - _OURS.keys() - _TOLD_BY_HOST))
-async def test_an_operation_that_is_not_there(driver: Driver, name: str) -> None:
-    method, path, query = _request(_MODEL.operation_model(name))
-    assert (await driver.request(method, path, query)).status == 501
+async def test_operations_that_are_not_there(driver: Driver) -> None:
+    missing = set(_MODEL.operation_names) - _OURS.keys() - _TOLD_BY_HOST
+    assert len(missing) > 50
+    for name in sorted(missing):
+        method, path, query = _request(_MODEL.operation_model(name))
+        assert (await driver.request(method, path, query)).status == 501, name
     assert (await driver.request("GET", "/bucket/k")).body == b"abc"
 
 
