@@ -15,6 +15,7 @@ import pytest
 from bench.figures import MemorySampler
 
 from holdfast.core.limits import GIB, MIB
+from holdfast.testing.mounts import Mounts, NoNamespaces
 from holdfast.testing.old_sos import OldServer
 from holdfast.testing.server import free_port
 from tests.integration.sos_processes import SOS, Sos, Terminal, environment, request, sha1, sos, status
@@ -26,6 +27,9 @@ ORIGINAL = os.environ.get("SOS_ORIGINAL", "")
 # Interpreter, modules, spools and pieces on their way, of the blob server's and the API server's processes together.
 # A body of 1 GiB does not fit, nor does a chunk.
 MEMORY_MAX_BYTES = 384 * MIB
+
+# What a drive reserves and preallocates leaves room for some objects.
+SMALL_DISK_BYTES = 96 * MIB
 
 
 def get(made: Sos, id: str, extra: str = "") -> bytes:
@@ -185,6 +189,32 @@ def test_a_blob_server_is_killed_in_the_middle_of_a_large_upload(tmp_path: Path)
         assert json.loads(answer)["id"] == name
         made.blob_servers[0].start()
         assert fetched_sha1(made, name, tmp_path) == name
+
+
+@pytest.mark.slow
+def test_a_full_blob_server_loses_nothing(tmp_path: Path) -> None:
+    """The first server's file system fills up: the second takes the rest, and the first still reads."""
+    try:
+        with Mounts(tmp_path) as mounts:
+            (tmp_path / "small").mkdir()
+            mounts.make_disk("small", SMALL_DISK_BYTES)
+            mounts.insert("small", tmp_path / "small")
+            inside = [*mounts.prefix, SOS, "blob-server", "-port", "{port}", "-store", "{store}", "-workers", "1"]
+            with sos(tmp_path, [str(tmp_path / "small"), "data"], commands=[inside]) as made:
+                bodies = [Random(number).randbytes(3 * MIB) for number in range(36)]
+                for body in bodies:
+                    assert json.loads(made.upload(body))["id"] == sha1(body)
+                counts = [len(json.loads(made.blobs(number))) for number in (0, 1)]
+                print(f"\n{len(bodies)} objects, {counts} on each server")
+                assert min(counts) > 0
+                assert sum(counts) == len(bodies)
+                for body in bodies:
+                    assert get(made, sha1(body)) == body
+                assert made.replicate().returncode == 1, "not every object could be brought to two servers"
+                for body in bodies:
+                    assert get(made, sha1(body)) == body
+    except NoNamespaces as error:
+        pytest.skip(f"not run: a full disk. {error}")
 
 
 async def test_a_wrong_copy_that_went_out_breaks_the_connection(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.core.errors import AlreadyExists, InvalidName
+from holdfast.core.errors import AlreadyExists, InvalidName, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
 
@@ -121,3 +121,8 @@ async def expect_same(id: str, body: AsyncIterator[Buffer], size: int, sha256: b
 
 def other_bytes(id: str) -> AlreadyExists:
     return AlreadyExists(f"{id} holds other bytes already, and ids are immutable")
+
+
+def deleted_meanwhile(id: str) -> Unavailable:
+    """Two puts and a deletion met: neither put can say what became of it."""
+    return Unavailable(f"{id} was deleted while it was put")

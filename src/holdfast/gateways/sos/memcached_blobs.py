@@ -22,7 +22,7 @@ from holdfast.core.clock import Randomness
 from holdfast.core.errors import Full, InvalidRequest, NotFound, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, expect_same, other_bytes
+from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, deleted_meanwhile, expect_same, other_bytes
 from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class MemcachedBlobs:
             return came.size
         await self._delete_pieces(upload, count)
         if winner is None:
-            raise Unavailable(f"{id} was deleted while it was put")
+            raise deleted_meanwhile(id)
         if (winner.size, winner.sha256) != (came.size, came.digest().hex()):
             raise other_bytes(id)
         return came.size

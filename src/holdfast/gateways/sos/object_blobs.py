@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from holdfast.core.errors import AlreadyExists, Corrupt
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, expect_same, other_bytes
+from holdfast.gateways.sos.blobs import Blob, BlobInfo, deleted_meanwhile, expect_same, other_bytes
 from holdfast.objects.errors import ConditionFailed, NoSuchBucket, NoSuchObject
 from holdfast.objects.model import Conditions, Digests, ObjectInfo, PutOptions
 from holdfast.objects.store import Store
@@ -55,8 +55,9 @@ class ObjectBlobs:
             made = await self._store.put_object(BUCKET, id, body, options)
         except ConditionFailed:
             # Somebody put it while this body came in. It was hashed on its way, so it need not come again.
-            found = await self._store.object_info(BUCKET, id)
-            digests = came["body"]
+            found, digests = await self._find(id), came["body"]
+            if found is None:
+                raise deleted_meanwhile(id) from None
             if (digests.size, digests.values[_CHECKSUM]) != (found.size, _sha256(found)):
                 raise other_bytes(id) from None
             return found.size

@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.clock import Randomness
 from holdfast.core.errors import Full, NotFound, Unavailable
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, expect_same, other_bytes
+from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, deleted_meanwhile, expect_same, other_bytes
 from holdfast.gateways.sos.pieces import Head, checked, cut
 
 _PAGE_IDS = 1000
@@ -77,7 +77,9 @@ class PostgresqlBlobs:
         came = Sum()
         if await self._insert(id, body, headers, came):
             return came.size
-        found = await self._head(id)
+        found = await self._find(id)
+        if found is None:
+            raise deleted_meanwhile(id)
         if (found.size, found.sha256) != (came.size, came.digest().hex()):
             raise other_bytes(id)
         return came.size

@@ -20,7 +20,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from holdfast.core.clock import Randomness
 from holdfast.core.errors import Full, NotFound, Unavailable
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, expect_same, other_bytes
+from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, deleted_meanwhile, expect_same, other_bytes
 from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut
 
 PREFIX = "sos:"
@@ -96,7 +96,9 @@ class RedisBlobs:
 
     async def _expect_winner(self, id: str, came: Sum) -> int:
         """Somebody else put the id meanwhile."""
-        found = await self._head(id)
+        found = await self._find(id)
+        if found is None:
+            raise deleted_meanwhile(id)
         if (found.size, found.sha256) != (came.size, came.digest().hex()):
             raise other_bytes(id)
         return came.size
