@@ -74,8 +74,8 @@ def prove(home: Path, count: int) -> None:
         assert json.loads(request("GET", f"{made.urls[1]}/blobs"))
 
 
-def test_five_hundred_objects(tmp_path: Path) -> None:
-    prove(tmp_path, 500)
+def test_two_hundred_objects(tmp_path: Path) -> None:
+    prove(tmp_path, 200)
 
 
 @pytest.mark.soak

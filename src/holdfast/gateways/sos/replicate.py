@@ -27,6 +27,9 @@ from holdfast.gateways.sos.spool import Spool
 # Objects that are looked at and copied at once.
 COPIES_AT_ONCE = 8
 
+# Objects with nothing to do that are passed over before anything else gets a turn: 5 ms.
+PAUSE_OBJECTS = 1000
+
 # How often is said how far it is.
 PROGRESS_SECONDS = 10.0
 
@@ -96,31 +99,36 @@ class Replicator:
 
     async def _copy(self, group: "_Group", lists: IdLists, report: Report) -> None:
         """Bring each object to enough servers, some at once."""
-        total, done, said = max(lists.counts.values(), default=0), 0, self._clock.monotonic()
-        queue = lists.merged()
+        total = max(lists.counts.values(), default=0)
+        said = self._clock.monotonic()
         running: set[asyncio.Task[None]] = set()
         try:
-            while True:
-                while len(running) < COPIES_AT_ONCE and (entry := next(queue, None)) is not None:
-                    done += 1
-                    if group.has_enough(*entry):
-                        report.objects += 1
-                        if not done % COPIES_AT_ONCE:
-                            await asyncio.sleep(0)
-                        continue
-                    running.add(asyncio.create_task(group.see_to(*entry)))
-                if not running:
-                    return
-                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
-                    task.result()
+            for name, listed in lists.merged():
+                if group.has_enough(listed):
+                    report.objects += 1
+                    if not report.objects % PAUSE_OBJECTS:
+                        await asyncio.sleep(0)
+                else:
+                    running.add(asyncio.create_task(group.see_to(name, listed)))
+                    if len(running) >= COPIES_AT_ONCE:
+                        running = await _some(running)
                 if self._clock.monotonic() - said > PROGRESS_SECONDS:
                     said = self._clock.monotonic()
-                    self._say(f"{done} of at least {total} objects looked at; {report}")
+                    self._say(f"{report}, of at least {total}")
+            while running:
+                running = await _some(running)
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _some(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Wait until one has ended; those that have not. Raises what it raised."""
+    ended, rest = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for task in ended:
+        task.result()
+    return rest
 
 
 class _Group:
@@ -158,7 +166,7 @@ class _Group:
             self._report.dead.append(url)
             self._say(f"{url} is left out: {error}")
 
-    def has_enough(self, id: str, listed: Sequence[str]) -> bool:
+    def has_enough(self, listed: Sequence[str]) -> bool:
         """Whether nothing is to be done, as far as the lists say."""
         return not self._options.verify and len(listed) >= min(self._options.min_copies, len(self._clients))
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from holdfast.core.limits import MIB
-from holdfast.gateways.sos import blob_client
+from holdfast.gateways.sos import blob_client, replicate
 from holdfast.gateways.sos.chunks import list_id
 from holdfast.gateways.sos.servers import Role
 from holdfast.testing.old_sos import Fault
@@ -66,6 +66,16 @@ async def test_large_files_are_found_on_the_copies(four: World) -> None:
     four.old[0].blobs.clear()
     four.use()
     assert await four.fetch_all(uploaded.id) == (data, {"x-name": "large"})
+
+
+async def test_how_far_it_is_is_said(four: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicate, "PROGRESS_SECONDS", -1.0)
+    await fill(four)
+    await four.replicate(2)
+    assert "of at least 29" in four.said[-1]
+    four.said.clear()
+    await four.replicate(2)
+    assert four.said[-1] == "29 objects, 0 copied (0 bytes), of at least 29"
 
 
 async def test_only_inside_of_a_group(four: World) -> None:
