@@ -34,7 +34,8 @@ def _encode(place: str) -> bytes:
 
 
 class _Inside:
-    """The context in which a thread is at a place; afterwards it is where it was before."""
+    """The context in which a thread is at a place; afterwards it is where it was before. That thread may enter it again
+    once it has left it."""
 
     __slots__ = ("_before", "_end", "_map", "_place", "_start")
 

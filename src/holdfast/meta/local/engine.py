@@ -9,6 +9,7 @@ outcome of a batch, refusals too, is answered only once what it was judged again
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,8 @@ class LocalMeta:
         self._thread = Thread(target=self._committer, name="meta-committer", daemon=True)
         self._generation = -1
         self._view: View | None = None
+        # Marks the thread of the event loop, which alone reads here, as being in the view. One for all of its reads.
+        self._reading: AbstractContextManager[None] = nullcontext()
         self._closing = False
         self._care = Care(store, self._under_lock)
         self._carer = ThreadPoolExecutor(1, thread_name_prefix="meta-care")
@@ -104,7 +107,8 @@ class LocalMeta:
         generation = self._run.generation
         state = self._run.read_state()
         if self._view is None or str(self._view.path) != state.view:
-            with self.attendance.inside(Path(state.view).name):
+            self._reading = self.attendance.inside(Path(state.view).name)
+            with self._reading:
                 view = open_view(Path(state.view), state.map_bytes)
             if self._view is not None:
                 self._view.close()
@@ -113,7 +117,7 @@ class LocalMeta:
 
     def _look(self, read: Callable[[View], T]) -> T:
         view = self._current()
-        with self.attendance.inside(view.path.name):
+        with self._reading:
             return read(view)
 
     async def _read(self, read: Callable[[View], T]) -> T:
