@@ -1,5 +1,6 @@
 """Uploads and downloads when things go wrong: files that change, connections that end, answers that are lost."""
 
+import fcntl
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -274,6 +275,23 @@ def test_two_who_fetch_the_same_do_not_mix(get: Callable[..., Downloaded], tmp_p
     get(s3, tmp_path / "a")
     assert told == ["so"]
     assert (tmp_path / "a").read_bytes() == LARGE
+
+
+def test_a_part_file_that_was_just_renamed_is_let_alone(
+    get: Callable[..., Downloaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the open and the lock its last holder finished: the file is the target now, whole, and not ours."""
+    lock, theirs = fcntl.flock, tmp_path / "theirs"
+
+    def finish_first(descriptor: int, how: int) -> None:
+        if not theirs.exists():
+            Path(f"/proc/self/fd/{descriptor}").readlink().rename(theirs)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", finish_first)
+    get(FakeS3({"key": SMALL}), tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == SMALL
+    assert theirs.read_bytes() == b""
 
 
 def test_what_is_no_file_is_not_replaced(get: Callable[..., Downloaded], tmp_path: Path) -> None:
