@@ -2,7 +2,8 @@
 
 Rules. Every condition must hold, of the fields as they will be used: the bucket is the one that is written to, the key
 has its file name filled in. Every field must be the subject of a condition, except those that prove the signature, the
-file, and fields named `x-ignore-*`. A condition that is not understood refuses the whole policy.
+file, fields named `x-ignore-*`, and checksums of the file, which can only have it refused. A condition that is not
+understood refuses the whole policy.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
 """
@@ -20,7 +21,7 @@ from holdfast.gateways.s3.errors import S3Error
 
 _EXPIRATION = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?Z", re.ASCII)
 _UNCONDITIONAL = frozenset(("file", "policy", "x-amz-signature", *sigv2.FORM_FIELDS))
-_IGNORED_PREFIX = "x-ignore-"
+_FREE_PREFIXES = ("x-ignore-", "x-amz-checksum-")
 _RANGE_MAX = 2**63
 
 
@@ -47,7 +48,7 @@ class Policy:
                 raise _refused(f'Policy Condition failed: ["starts-with", "${name}", "{value}"]')
         named = {name for name, _ in (*self.equal, *self.starts)}
         for name in fields:
-            if name not in named and name not in _UNCONDITIONAL and not name.startswith(_IGNORED_PREFIX):
+            if name not in named and name not in _UNCONDITIONAL and not name.startswith(_FREE_PREFIXES):
                 raise _refused(f"Extra input fields: {name}")
 
 

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator
-from hashlib import md5
+from hashlib import md5, sha256
 from typing import Any
 
 import pytest
@@ -139,6 +139,9 @@ async def test_every_condition_is_enforced(driver: Driver) -> None:
         answer = await _post(driver, _encode(_signed(driver, conditions, fields, **policy), b"abc"))
         assert (answer.status, _code(answer)) == (403, "AccessDenied"), (conditions, fields)
     assert not await driver.keys()
+    for checksum, status in ((base64.b64encode(sha256(b"abc").digest()).decode(), 204), ("AAAA", 400)):
+        summed = _signed(driver, _BUCKET, {**good, "x-amz-checksum-sha256": checksum})
+        assert (await _post(driver, _encode(summed, b"abc"))).status == status
     ignored = _signed(driver, _BUCKET, {**good, "x-ignore-me": "1"})
     assert (await _post(driver, _encode(ignored, b"abc"))).status == 204
 
