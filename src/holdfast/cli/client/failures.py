@@ -269,9 +269,9 @@ def _slow(_error: Exception, asked: Asked) -> HoldfastError:
 
 
 def _broken(_error: Exception, asked: Asked) -> HoldfastError:
-    return Unavailable(
-        f"{asked.what}: {asked.endpoint} ended the connection, several times: give the same command again"
-    )
+    about = "" if asked.what == asked.endpoint else f"{asked.what}: "
+    tls = ", or write https:// if it speaks TLS there" if asked.endpoint.startswith("http://") else ""
+    return Unavailable(f"{about}{asked.endpoint} ended the connection, several times: give the same command again{tls}")
 
 
 def _not_s3(_error: Exception, asked: Asked) -> HoldfastError:
