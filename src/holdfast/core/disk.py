@@ -67,6 +67,13 @@ class File(Protocol):
         """Whether `path` still leads to this file: it was not unlinked, replaced, or its file system pulled."""
         ...
 
+    def is_linked(self) -> bool:
+        """Whether any name leads to this file: one that was unlinked takes writes like any other, and they are lost.
+
+        Unlike `is_at`, a directory above it may have been moved.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
@@ -152,6 +159,9 @@ class FileOver:
 
     def is_at(self, path: Path) -> bool:
         return self.file.is_at(path)
+
+    def is_linked(self) -> bool:
+        return self.file.is_linked()
 
     def close(self) -> None:
         self.file.close()

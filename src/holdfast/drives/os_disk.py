@@ -111,6 +111,9 @@ class OsFile:
         here = os.fstat(self._descriptor)
         return (here.st_ino, here.st_dev) == (there.st_ino, there.st_dev)
 
+    def is_linked(self) -> bool:
+        return os.fstat(self._descriptor).st_nlink > 0
+
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:

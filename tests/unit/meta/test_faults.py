@@ -115,6 +115,20 @@ def a_bug(*_: object) -> None:
     raise KeyError("a bug")
 
 
+async def test_a_drive_that_was_moved_takes_commits(five: Place) -> None:
+    """Who has its files open reaches it wherever it is."""
+    async with await five.open() as meta:
+        await meta.commit([Put(b"a", b"")], token=token(1))
+        await meta.mend()
+        mirrors = meta.status().mirrors
+        one, two, between = (five.root / name for name in ("drive0", "drive1", "between"))
+        for source, target in ((one, between), (two, one), (between, two)):
+            source.rename(target)
+        await meta.commit([Put(b"b", b"")], token=token(2))
+        assert meta.status().mirrors == mirrors
+        assert await keys(meta) == [b"a", b"b"]
+
+
 async def test_the_committer_survives_what_nobody_expected(five: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were its thread to end, every later commit would wait for ever."""
     said: list[dict[str, object]] = []

@@ -321,6 +321,9 @@ class BoundedFile:
     def is_at(self, path: Path) -> bool:
         return self._disk.call(self._drive, partial(self._file.is_at, path))
 
+    def is_linked(self) -> bool:
+        return self._disk.call(self._drive, self._file.is_linked)
+
     def close(self) -> None:
         # While a late call may be using the descriptor it must not become another file's: it goes with its last user.
         if not self._disk.threads.is_late(self._drive):

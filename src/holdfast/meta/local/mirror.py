@@ -95,7 +95,7 @@ class Mirror:
         the drive was wiped, or another process took back the segment and made it anew."""
         assert self._file is not None
         self._file.sync()
-        if not self._file.is_at(self.path / segment_name(self._segment)):
+        if not self._file.is_linked():
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self.path / segment_name(self._segment)))
 
     def read_next(self, position: Position, segment: int, offset: int) -> Record | None:
