@@ -30,9 +30,10 @@ from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk, File
 from holdfast.core.errors import Corrupt, Full, NodeDown, NotFound, Unavailable
 from holdfast.core.ids import DriveId
-from holdfast.core.limits import GIB
+from holdfast.core.limits import GIB, KIB
 from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.interface import FragmentInfo, FragmentKey
+from holdfast.drives.reserve import NO_SPACE
 from holdfast.drives.rows import (
     DATABASES,
     Databases,
@@ -63,6 +64,9 @@ MAP_BYTES = GIB
 
 # Every process and thread that reads holds a slot; those of killed processes are cleared when the index is opened.
 READERS_MAX_COUNT = 512
+
+# LMDB's table of them: a slot each, and a head. A longer table is taken as it is.
+_TABLE_BYTES = 64 * READERS_MAX_COUNT + 4 * KIB
 
 # Sequences that writers had reserved, but not yet written, when an index was lost stay below the new one's clock.
 CLOCK_GAP_AFTER_REBUILD = 1 << 20
@@ -435,10 +439,29 @@ class Index:
         with self._inside(name):
             self._open_environment(name)
 
+    def _allocate_table(self, path: Path) -> None:
+        """LMDB maps its table of readers as a file of holes: on a full disk, who writes into one dies of SIGBUS."""
+        try:
+            self._disk.make_directory(path)
+            file = self._disk.open(path / "lock.mdb", create=True)
+            try:
+                file.allocate(_TABLE_BYTES)
+            finally:
+                file.close()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise self._stale(f"cannot be made: {error}") from error
+            raise Full(f"no space left for the index of {self._directory}") from error
+
     def _open_environment(self, name: str, *, create: bool = False) -> None:
-        """Raises StaleIndex for anything but a sound environment. The old one closes with its last transaction."""
+        """Raises StaleIndex for anything but a sound environment. The old one closes with its last transaction.
+
+        Raises Full when a new one has no room for its table.
+        """
         path = self._root / name
         data = path / "data.mdb"
+        if create:
+            self._allocate_table(path)
         try:
             if not create and not data.is_file():
                 # LMDB would make an empty one, whatever it is told about creating.
