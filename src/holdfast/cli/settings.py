@@ -91,7 +91,13 @@ def parse_duration(text: str) -> float:
 
 OPTIONS = (
     Option("listen", parse_listen, ("127.0.0.1", 9000), "HOST:PORT", "Where S3 is served."),
-    Option("metrics-listen", parse_listen, ("127.0.0.1", 9001), "HOST:PORT", "Where /metrics is served; /health is at --listen."),
+    Option(
+        "metrics-listen",
+        parse_listen,
+        ("127.0.0.1", 9001),
+        "HOST:PORT",
+        "Where /metrics is served; /health is at --listen.",
+    ),
     Option("air", _parse_air, None, "[HOST:]PORT", "Also serve air there: put and get by plain paths."),
     Option("air-token-file", Path, None, "FILE", "The token that air asks for; without, 127.0.0.1 only."),
     Option("code", _parse_code, None, "K+M", "Erasure code of new objects: K data and M parity fragments."),
