@@ -201,7 +201,7 @@ def test_a_full_blob_server_loses_nothing(tmp_path: Path) -> None:
             mounts.insert("small", tmp_path / "small")
             inside = [*mounts.prefix, SOS, "blob-server", "-port", "{port}", "-store", "{store}", "-workers", "1"]
             with sos(tmp_path, [str(tmp_path / "small"), "data"], commands=[inside]) as made:
-                bodies = [Random(number).randbytes(3 * MIB) for number in range(36)]
+                bodies = [Random(number).randbytes(3 * MIB) for number in range(20)]
                 for body in bodies:
                     assert json.loads(made.upload(body))["id"] == sha1(body)
                 counts = [len(json.loads(made.blobs(number))) for number in (0, 1)]

@@ -74,8 +74,8 @@ def prove(home: Path, count: int) -> None:
         assert json.loads(request("GET", f"{made.urls[1]}/blobs"))
 
 
-def test_two_hundred_objects(tmp_path: Path) -> None:
-    prove(tmp_path, 200)
+def test_sixty_objects(tmp_path: Path) -> None:
+    prove(tmp_path, 60)
 
 
 @pytest.mark.soak
