@@ -171,7 +171,6 @@ class FaultyFile(FileOver):
         self.file.truncate(length)
 
 
-
 def rot(path: Path, offset: int, *, mask: int = 0x40) -> None:
     """Flip bits of one byte of a file, in place."""
     with path.open("r+b") as file:
