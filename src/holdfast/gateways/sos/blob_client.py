@@ -6,6 +6,7 @@ right ones is for the caller to see, who knows what they should be.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ READ_BYTES = 256 * KIB
 
 # An answer to an upload is about 100 bytes. A longer one is a page of something else.
 _ANSWER_MAX_BYTES = 4 * KIB
+
+# What may stand in a list of ids without being a whole string of it. Ids are 40 bytes or so.
+ITEM_MAX_BYTES = 64 * KIB
+
+_ITEM = re.compile(rb'\s*([\[,])\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
+"""A string of a JSON array, and what separates it from the one before."""
 
 MakeBody = Callable[[], AsyncIterator[Buffer]]
 
@@ -87,7 +94,7 @@ class BlobClient:
             reading = _IdList()
             async for piece in self._pieces(response):
                 yield reading.feed(piece)
-            yield reading.finish()
+            reading.finish()
 
     async def info(self, id: str) -> tuple[int | None, Mapping[str, str]]:
         """Size, if the server says it, and `X-*` headers. Raises NotFound, Unavailable."""
@@ -244,32 +251,34 @@ class _IdList:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._begun = False
+        self._before = b"["
+        """What stands before the next string."""
 
     def feed(self, piece: bytes) -> list[str]:
-        """The ids that are certain by now."""
+        """The ids that are whole by now."""
         self._rest += piece
-        # Behind a string and the comma after it; a quote inside of a string has a backslash before it.
-        end = self._rest.rfind(b'",') + 1
-        while end > 1 and self._rest[end - 2] == ord("\\"):
-            end = self._rest.rfind(b'",', 0, end - 1) + 1
-        if end <= 0:
-            return []
-        text, self._rest = self._rest[:end], self._rest[end + 1 :]
-        return self._decode(text + b"]")
-
-    def finish(self) -> list[str]:
-        """The last ids. A list that was cut off has no end."""
-        return self._decode(self._rest)
-
-    def _decode(self, text: bytes) -> list[str]:
-        names = _decode_strings(b"[" + text if self._begun else text)
-        self._begun = True
+        found: list[bytes] = []
+        at = 0
+        while (item := _ITEM.match(self._rest, at)) is not None:
+            if item[1] != self._before:
+                raise _no_list()
+            self._before = b","
+            found.append(item[2])
+            at = item.end()
+        self._rest = self._rest[at:]
+        if len(self._rest) > ITEM_MAX_BYTES:
+            raise _no_list()
+        try:
+            names = msgspec.json.decode(b"[" + b",".join(found) + b"]", type=list[str])
+        except msgspec.MsgspecError:
+            raise _no_list() from None
         return [name for name in names if is_id(name)]
 
+    def finish(self) -> None:
+        """The end. Of a list that was cut off there is none."""
+        if b"".join(self._rest.split()) != (b"[]" if self._before == b"[" else b"]"):
+            raise _no_list()
 
-def _decode_strings(text: bytes) -> list[str]:
-    try:
-        return msgspec.json.decode(text, type=list[str])
-    except msgspec.MsgspecError:
-        raise RemoteProtocolError("this is no list of ids, or it was cut off") from None
+
+def _no_list() -> RemoteProtocolError:
+    return RemoteProtocolError("this is no list of ids, or it was cut off")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.core.errors import RemoteProtocolError
-from holdfast.gateways.sos.blob_client import _IdList, _names_blob
+from holdfast.gateways.sos.blob_client import ITEM_MAX_BYTES, _IdList, _names_blob
 from holdfast.gateways.sos.blobs import is_id
 
 
@@ -16,7 +16,8 @@ def read(text: bytes, cuts: list[int]) -> list[str]:
     for cut in [*sorted(cuts), len(text)]:
         found += reading.feed(text[start:cut])
         start = cut
-    return found + reading.finish()
+    reading.finish()
+    return found
 
 
 @given(
@@ -31,7 +32,36 @@ def test_lists_cut_anywhere(names: list[str], data: st.DataObject, ascii: bool, 
     assert read(text, cuts) == [name for name in names if is_id(name)]
 
 
-@pytest.mark.parametrize("text", [b"", b"[", b'["a"', b'["a","b', b'"a"', b"null", b'{"a":"b"}', b"<html>", b"[1]"])
+def test_strings_may_hold_what_separates_them() -> None:
+    assert read(b'[",", "a", "\\",", "b"]', [3, 9]) == ["a", "b"]
+
+
+def test_a_string_without_end_is_no_list() -> None:
+    reading = _IdList()
+    with pytest.raises(RemoteProtocolError):
+        for _ in range(2 * ITEM_MAX_BYTES // 1000):
+            reading.feed(b'["' + b"a" * 1000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[",
+        b'["a"',
+        b'["a","b',
+        b'"a"',
+        b"null",
+        b'{"a":"b"}',
+        b"<html>",
+        b"[1]",
+        b"]",
+        b'["a"]]',
+        b'["a""b"]',
+        b'["a",]',
+        b'[,"a"]',
+    ],
+)
 @pytest.mark.parametrize("cut", [0, 1, 3])
 def test_what_is_no_list_or_was_cut_off(text: bytes, cut: int) -> None:
     with pytest.raises(RemoteProtocolError):
