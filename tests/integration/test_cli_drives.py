@@ -29,6 +29,14 @@ def wait_until_open(server: Server, path: Path) -> None:
         time.sleep(0.1)
 
 
+def wait_until_coded(server: Server, code: str, *, workers: int) -> None:
+    """Until every worker says that it codes new objects so."""
+    deadline = time.monotonic() + NOTICE_MAX_SECONDS
+    while server.log.read_text().count(f"new objects are coded as {code} from now on") < workers:
+        assert time.monotonic() < deadline, server.log_tail()
+        time.sleep(0.1)
+
+
 def _holds(pid: int, path: Path) -> bool:
     return f"{path}/" in (Path("/proc") / str(pid) / "maps").read_text()
 
@@ -44,6 +52,7 @@ def test_one_drive_grows_to_six_and_is_drained(start_server: StartServer, tmp_pa
     assert "kept as 1 copy until `holdfast recode`" in said.out or "under-protected" in said.out
     for path in new:
         wait_until_open(server, path)
+    wait_until_coded(server, "4+2", workers=2)
     objects.put(6)
     listed = command(server, "drive", "list", "--json").well().document["drives"]
     assert [drive["open"] for drive in listed] == [True] * 6

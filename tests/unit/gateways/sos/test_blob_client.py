@@ -37,10 +37,8 @@ def test_strings_may_hold_what_separates_them() -> None:
 
 
 def test_a_string_without_end_is_no_list() -> None:
-    reading = _IdList()
     with pytest.raises(RemoteProtocolError):
-        for _ in range(2 * ITEM_MAX_BYTES // 1000):
-            reading.feed(b'["' + b"a" * 1000)
+        read(b'["' + b"a" * 2 * ITEM_MAX_BYTES, list(range(0, 2 * ITEM_MAX_BYTES, 1000)))
 
 
 @pytest.mark.parametrize(
