@@ -13,7 +13,16 @@ import pytest
 from holdfast.testing.histories import overlap, save
 from holdfast.testing.linearizability import check
 from holdfast.testing.server import Server
-from holdfast.testing.workload import MIXED_BODIES, READ_MIX, SMALL_BODIES, WRITE_MIX, Clients, Workload, final_reads
+from holdfast.testing.workload import (
+    MIXED_BODIES,
+    READ_MIX,
+    SMALL_BODIES,
+    SWAP_MIX,
+    WRITE_MIX,
+    Clients,
+    Workload,
+    final_reads,
+)
 from tests.integration.conftest import StartServer
 
 CLIENTS_COUNT = 8
@@ -51,6 +60,12 @@ def is_odd(status: str) -> bool:
 def test_small_objects_under_contention(start_server: StartServer, tmp_path: Path) -> None:
     plan = {"mix": READ_MIX, "sizes": SMALL_BODIES}
     assert contend(start_server(1), tmp_path, workload=plan, operations=12_000, keys=4) == []
+
+
+@pytest.mark.slow
+def test_compare_and_swap_under_contention(start_server: StartServer, tmp_path: Path) -> None:
+    plan = {"mix": SWAP_MIX, "sizes": SMALL_BODIES}
+    assert contend(start_server(1), tmp_path, workload=plan, operations=4_000, keys=2) == []
 
 
 @pytest.mark.slow

@@ -36,6 +36,9 @@ READ_MIX = {"get": 40, "put": 25, "delete": 8, "create": 8, "swap": 14, "list": 
 WRITE_MIX = {"get": 10, "put": 40, "delete": 10, "create": 10, "swap": 15, "list": 5, "multipart": 10}
 """Mostly writes, for the question what becomes of them."""
 
+SWAP_MIX = {"get": 34, "put": 4, "delete": 2, "create": 10, "swap": 50}
+"""Mostly compare-and-swap, of what each client saw last, for the question whether two can both be first."""
+
 SMALL_BODIES = (100, 3 * KIB)
 MIXED_BODIES = (100, 3 * KIB, 40 * KIB, 300 * KIB, 1200 * KIB)
 """Inline, and in one block, and in several."""
