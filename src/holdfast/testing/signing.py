@@ -106,8 +106,12 @@ def signature(headers: Mapping[str, str]) -> str:
 
 
 def canonical_query(query: Iterable[tuple[str, str]]) -> str:
-    """Quoted and sorted: what is signed, and just as well what travels."""
-    return "&".join(sorted(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in query))
+    """Quoted, and in order of name, then value: what is signed, and just as well what travels.
+
+    Pairs are sorted, not the joined strings: "a" comes before "a-b", while "a-b=" comes before "a=".
+    """
+    pairs = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in query)
+    return "&".join(f"{name}={value}" for name, value in pairs)
 
 
 def chunked_length(length: int) -> int:

@@ -41,6 +41,7 @@ def by_botocore(
         ("GET", "/bucket/key", [], {}, UNSIGNED),
         ("GET", "/bucket/" + quote("a b/ä~+&="), [], {"range": "bytes=0-99"}, UNSIGNED),
         ("GET", "/bucket", [("list-type", "2"), ("prefix", "a/ +~"), ("delimiter", "/")], {}, UNSIGNED),
+        ("GET", "/bucket", [("a-b", "1"), ("a", "2"), ("a", "1"), ("a.b", ""), ("A", "-")], {}, UNSIGNED),
         ("PUT", "/bucket/key", [], {"content-type": "text/plain", "x-amz-meta-a": "one   two"}, "ab" * 32),
         ("POST", "/bucket", [("delete", "")], {"content-md5": "1B2M2Y8AsgTpgAmY7PhCfg=="}, "cd" * 32),
         ("PUT", "/bucket/key", [("partNumber", "10"), ("uploadId", "x/=y")], {"if-match": '"abc"'}, CHUNKED),

@@ -1,8 +1,9 @@
 """What a body must hash to: Content-MD5, the payload's SHA-256, and S3's `x-amz-checksum-*` in headers and trailers.
 
-Rules. Hashes are computed where the body streams by (`PutOptions.digests`), never here; this file says which are
-needed, compares when the body has ended, and gives what is to be kept with the object. CRCs are big-endian bytes, as
-S3 encodes them. Nothing is compared before the aws-chunked coding has ended well.
+Rules. What is kept has a checksum: the one that came with it, else a CRC64NVME of our own, as in S3. Hashes are
+computed where the body streams by (`PutOptions.digests`), never here; this file says which are needed, compares when
+the body has ended, and gives what is to be kept with the object. CRCs are big-endian bytes, as S3 encodes them. Nothing
+is compared before the aws-chunked coding has ended well.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
@@ -24,6 +25,9 @@ ALGORITHM_BYTES: Mapping[str, int] = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "
 """S3's checksum algorithms, lower case, and the length of their results."""
 
 HEADERS = frozenset(f"x-amz-checksum-{name}" for name in ALGORITHM_BYTES)
+
+# Of a body that came without any, as S3 does it. It costs a fifteenth of the MD5 that is computed in any case.
+DEFAULT_ALGORITHM = "crc64nvme"
 FULL_OBJECT = "FULL_OBJECT"
 COMPOSITE = "COMPOSITE"
 _PREFIX = "x-amz-checksum-"
@@ -43,7 +47,7 @@ class BodyChecks(Struct, frozen=True):
     @property
     def digests(self) -> tuple[str, ...]:
         """Names of the hashes needed beside MD5, which is always there."""
-        names = {self.algorithm} if self.algorithm else set()
+        names = {self.algorithm or DEFAULT_ALGORITHM}
         if self.payload_sha256 is not None:
             names.add("sha256")
         return tuple(sorted(names))
@@ -57,7 +61,7 @@ class BodyChecks(Struct, frozen=True):
         if self.payload_sha256 is not None and not compare_digest(self.payload_sha256, digests.values["sha256"]):
             raise payload_mismatch()
         if self.algorithm is None:
-            return {}
+            return {DEFAULT_ALGORITHM: _encode(digests.values[DEFAULT_ALGORITHM])}
         return {self.algorithm: self._checked(digests.values[self.algorithm])}
 
     def _checked(self, digest: bytes) -> str:
@@ -68,7 +72,7 @@ class BodyChecks(Struct, frozen=True):
             assert self.decoder is not None
             announced = self.decoder.trailers[_PREFIX + self.algorithm]
             _decode(self.algorithm, announced)
-        found = base64.b64encode(digest).decode("ascii")
+        found = _encode(digest)
         if not compare_digest(found, announced):
             raise S3Error("BadDigest", f"The {self.algorithm.upper()} you specified did not match what we received.")
         return found
@@ -147,6 +151,10 @@ def _content_md5(headers: Mapping[str, str]) -> bytes | None:
     return md5
 
 
+def _encode(digest: bytes) -> str:
+    return base64.b64encode(digest).decode("ascii")
+
+
 def _decode(algorithm: str, value: str) -> bytes:
     try:
         raw = base64.b64decode(value, validate=True)
@@ -170,7 +178,7 @@ def default_type(algorithm: str) -> str:
 def composite(algorithm: str, parts: Sequence[Part]) -> str:
     """The checksum of the parts' checksums, "-" and their number; sha and crc alike."""
     raw = b"".join(_decode(algorithm, part.checksums[algorithm]) for part in parts)
-    return f"{base64.b64encode(digest(algorithm, raw)).decode('ascii')}-{len(parts)}"
+    return f"{_encode(digest(algorithm, raw))}-{len(parts)}"
 
 
 def full_object(algorithm: str, parts: Sequence[Part]) -> str:
@@ -183,7 +191,7 @@ def full_object(algorithm: str, parts: Sequence[Part]) -> str:
     value = 0
     for part in parts:
         value = combine(value, int.from_bytes(_decode(algorithm, part.checksums[algorithm])), part.size)
-    return base64.b64encode(value.to_bytes(ALGORITHM_BYTES[algorithm])).decode("ascii")
+    return _encode(value.to_bytes(ALGORITHM_BYTES[algorithm]))
 
 
 def digest(algorithm: str, data: bytes) -> bytes:

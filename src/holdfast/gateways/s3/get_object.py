@@ -1,4 +1,4 @@
-"""GetObject and HeadObject."""
+"""GetObject, HeadObject and GetObjectTorrent."""
 
 from holdfast.core.limits import PARTS_MAX_COUNT
 from holdfast.core.ranges import ByteRange
@@ -35,6 +35,12 @@ async def get_object(call: Call) -> Answer:
     # The first piece is awaited here: what cannot be read at all is answered with an error, not with a broken 200.
     first = bytes(await anext(stream))
     return Answer(status, headers, first, stream, has_length=True)
+
+
+async def get_object_torrent(call: Call) -> Answer:
+    """GET /bucket/key?torrent. S3 stopped making torrents in 2022: an object has none, which is no lie to say."""
+    await find_object(call, None)
+    raise S3Error("NoSuchKey", "There is no torrent of this object.", details={"Key": call.key})
 
 
 async def _read_whole(reader: ObjectReader, wanted: ByteRange | None) -> bytes:

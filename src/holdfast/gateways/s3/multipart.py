@@ -22,17 +22,20 @@ _CHECKSUM_ELEMENTS: Mapping[str, str] = {f"Checksum{name.upper()}": name for nam
 async def create_multipart_upload(call: Call) -> Answer:
     """POST /bucket/key?uploads."""
     algorithm, kind = _wanted_checksum(call)
+    wanted = (checksums.DEFAULT_ALGORITHM, checksums.FULL_OBJECT)
+    if algorithm is not None:
+        wanted = (algorithm, kind or checksums.default_type(algorithm))
     options = PutOptions(
         headers=metadata.system_headers(call.headers),
         user_metadata=metadata.user_metadata(call.headers),
         tags=tagging.from_header(call.headers),
-        checksum=None if algorithm is None else (algorithm, kind or checksums.default_type(algorithm)),
+        checksum=wanted,
     )
     upload = await call.store.create_upload(call.bucket, call.key, options)
     headers = [XML_TYPE]
     if algorithm is not None:
-        headers.append((b"x-amz-checksum-algorithm", algorithm.upper().encode("ascii")))
-        headers.append((b"x-amz-checksum-type", (kind or checksums.default_type(algorithm)).encode("ascii")))
+        headers.append((b"x-amz-checksum-algorithm", wanted[0].upper().encode("ascii")))
+        headers.append((b"x-amz-checksum-type", wanted[1].encode("ascii")))
     parts = [xml.element("Bucket", call.bucket), xml.element("Key", call.key), xml.element("UploadId", upload.id)]
     return Answer(200, headers, xml.document("InitiateMultipartUploadResult", parts))
 

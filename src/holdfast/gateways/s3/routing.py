@@ -175,6 +175,7 @@ _PICKED: Mapping[tuple[Level, str], Mapping[str, Verb]] = {
             ("attributes", "versionId"),
             frozenset(("x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker")),
         ),
+        "torrent": _verb("GetObjectTorrent", get_object.get_object_torrent, READ, ("torrent",)),
         "tagging": _verb("GetObjectTagging", tagging.get_object_tagging, READ, ("tagging", "versionId")),
         "uploadId": _verb("ListParts", multipart.list_parts, WRITE, ("uploadId", "max-parts", "part-number-marker")),
     },

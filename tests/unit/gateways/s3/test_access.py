@@ -46,6 +46,7 @@ REQUESTS = {
     "GetObject": Request("GET", "/bucket/k", READ),
     "HeadObject": Request("HEAD", "/bucket/k", READ),
     "GetObjectAttributes": Request("GET", "/bucket/k", READ, [("attributes", "")], {"x-amz-object-attributes": "ETag"}),
+    "GetObjectTorrent": Request("GET", "/bucket/k", READ, [("torrent", "")]),
     "GetObjectTagging": Request("GET", "/bucket/k", READ, [("tagging", "")]),
     "PutObject": Request("PUT", "/bucket/k", WRITE, body=b"new"),
     "DeleteObject": Request("DELETE", "/bucket/k", WRITE),

@@ -107,8 +107,7 @@ _BUCKET_RESOURCES = (
     "policyStatus", "publicAccessBlock", "replication", "requestPayment", "session", "website", "tomorrow",
 )  # fmt: skip
 _OBJECT_RESOURCES = (
-    "acl", "annotation", "encryption", "legal-hold", "renameObject", "restore", "retention", "select",
-    "torrent", "tomorrow",
+    "acl", "annotation", "encryption", "legal-hold", "renameObject", "restore", "retention", "select", "tomorrow",
 )  # fmt: skip
 
 

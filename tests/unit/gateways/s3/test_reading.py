@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from html import unescape
 from urllib.parse import unquote
 
@@ -56,6 +57,22 @@ async def test_a_part_of_an_object_that_was_put_whole(driver: Driver) -> None:
             assert (await driver.request(method, "/bucket/a b", [("partNumber", number)])).status == status
     both = await driver.request("GET", "/bucket/a b", [("partNumber", "1")], {"range": "bytes=0-1"})
     assert both.status == 400
+
+
+async def test_no_object_has_a_torrent(driver: Driver) -> None:
+    for key in ("a b", "not there"):
+        answer = await driver.request("GET", f"/bucket/{key}", [("torrent", "")])
+        assert (answer.status, texts(answer, "Code")) == (404, ["NoSuchKey"])
+    assert (await driver.request("HEAD", "/bucket/a b", [("torrent", "")])).status == 501
+
+
+async def test_a_key_that_is_no_text_cannot_be_parsed(driver: Driver) -> None:
+    path = "/bucket/%AE%8A-"
+    signed = driver.sign("GET", path, [], {}, sha256(b"").hexdigest())
+    answer = await driver.send("GET", path, [], signed, [{"type": "http.request"}])
+    assert (answer.status, texts(answer, "Message")) == (400, ["Couldn't parse the specified URI."])
+    # U+00AE U+008A is text, and so may be a key.
+    assert (await driver.request("GET", "/bucket/\xae\x8a-")).status == 404
 
 
 @pytest.mark.parametrize("form", list(FORMS))
