@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from holdfast.core.clock import Clock
 from holdfast.core.errors import InvalidRequest, NotFound
 from holdfast.core.ids import ContentId
-from holdfast.core.limits import GIB, PART_MAX_BYTES
 from holdfast.core.ranges import ByteRange
 from holdfast.objects.contents import Contents, cut
 from holdfast.objects.digests import Digester
@@ -81,8 +80,6 @@ class Copies:
         """As `Store.copy_object`."""
         for _ in range(ATTEMPTS_MAX_COUNT):
             row, found = await self._look_up(source)
-            if row.size > PART_MAX_BYTES:
-                raise InvalidRequest(f"an object of more than {PART_MAX_BYTES // GIB} GiB is copied in parts")
             algorithms = [options.checksum] if options.checksum is not None else sorted(row.checksums)
             try:
                 sums = await self._sums(row, None, algorithms)
@@ -118,8 +115,6 @@ class Copies:
             length = row.size if wanted is None else wanted.length
             if wanted is not None and wanted.end > row.size:
                 raise InvalidRequest(f"the object has {row.size} bytes")
-            if length > PART_MAX_BYTES:
-                raise InvalidRequest(f"a part has at most {PART_MAX_BYTES} bytes")
             algorithms = sorted(upload.row.checksums)
             if row.content is None:
                 inline = row.inline if wanted is None else row.inline[wanted.start : wanted.end]
@@ -163,7 +158,8 @@ class Copies:
         known = {name: row.checksums.get(name, "-") for name in algorithms}
         if whole and "-" not in row.etag and not any("-" in value for value in known.values()):
             return _Sums(row.etag, known)
-        digester = Digester([name for name, value in known.items() if not whole or "-" in value], self._hashing)
+        missing = [name for name, value in known.items() if not whole or "-" in value]
+        digester = Digester(["md5", *missing], self._hashing)
         if row.content is None:
             await digester.update(row.inline)
         else:

@@ -58,20 +58,26 @@ def _new(name: str) -> _Hash:
 
 
 class Digester:
-    """MD5 of a body, and whatever else was asked for."""
+    """The hashes of a body that were asked for; none at all costs nothing but counting."""
 
     def __init__(self, names: Sequence[str], executor: Executor) -> None:
-        self._hashes: dict[str, _Hash] = {name: _new(name) for name in ("md5", *names)}
+        self._hashes: dict[str, _Hash] = {name: _new(name) for name in names}
         self._executor = executor
         self._size = 0
 
     async def update(self, data: Buffer) -> None:
         """Take in more of the body. One call at a time; the buffer may be reused on return."""
         self._size += len(data)
-        if len(data) <= INLINE_MAX_BYTES:
+        if len(data) <= INLINE_MAX_BYTES or not self._hashes:
             self._update_all(data)
         else:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._update_all, data)
+
+    def whole(self, data: Buffer) -> Digests:
+        """Those of a small body, at once."""
+        self._size += len(data)
+        self._update_all(data)
+        return self.digests()
 
     def digests(self) -> Digests:
         return Digests(self._size, {name: running.digest() for name, running in self._hashes.items()})

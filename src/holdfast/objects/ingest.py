@@ -54,16 +54,15 @@ async def receive(
     pool: BufferPool,
     open_writer: Callable[[], Awaitable[ContentWriter]],
     *,
-    size_max: int,
     inline_max: int = INLINE_MAX_BYTES,
 ) -> Received:
     """Take in a body. Raises IncompleteBody, InvalidRequest (too long), and whatever `options.check` raises."""
+    size_max = options.size_max
     if options.size is not None and options.size > size_max:
         raise InvalidRequest(f"the body has more than {size_max} bytes")
     if isinstance(body, (bytes, bytearray, memoryview)):
-        if len(body) <= inline_max:
-            await digester.update(body)
-            return _checked(Received(digester.digests(), {}, bytes(body)), options)
+        if len(body) <= min(inline_max, size_max):
+            return receive_inline(body, options, digester)
         body = _once(body)
     with Lease(pool) as lease:
         cutter = _Cutter(lease, digester, open_writer)
@@ -83,6 +82,11 @@ async def receive(
         except BaseException:
             await cutter.abort()
             raise
+
+
+def receive_inline(body: Buffer, options: PutOptions, digester: Digester) -> Received:
+    """Take in a body that is here and short enough to be kept in its version's row. Raises as `receive`."""
+    return _checked(Received(digester.whole(body), {}, bytes(body)), options)
 
 
 class _Cutter:

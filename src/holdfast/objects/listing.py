@@ -9,7 +9,7 @@ from holdfast.core.errors import InvalidRequest
 from holdfast.core.ranges import KeyRange, prefix_end
 from holdfast.meta.interface import Fold, Folded, Meta, Row
 from holdfast.objects.buckets import OpenBucket
-from holdfast.objects.model import Listing, ObjectInfo
+from holdfast.objects.model import Listing, Names, ObjectInfo, Versioning
 from holdfast.objects.rows import (
     BUCKET_ID_BYTES,
     OBJECTS,
@@ -64,6 +64,22 @@ class Lister:
         if not await self._shows(KeyRange(start, end)):
             return Listing(tuple(objects), tuple(prefixes), None)
         return Listing(tuple(objects), tuple(prefixes), start[_HEAD_BYTES:].hex())
+
+    async def names(self, bucket: OpenBucket, *, prefix: str, after: str, resume: str | None, limit: int) -> Names:
+        """The keys that `objects` would list. In a bucket that never kept versions there are no delete markers, and
+        keys alone are read."""
+        if bucket.versioning is not Versioning.OFF:
+            page = await self.objects(bucket, prefix=prefix, delimiter="", after=after, resume=resume, limit=limit)
+            return Names(tuple(found.key for found in page.objects), page.resume)
+        base = object_row_key(bucket.id, prefix.encode())
+        start = base
+        if resume is not None:
+            start = max(start, OBJECTS + bucket.id + _decode_resume(resume))
+        elif after:
+            start = max(start, _behind(bucket, prefix, "", after))
+        found = await self._meta.scan(KeyRange(start, prefix_end(base)), limit=limit, values=False)
+        keys = tuple(entry.key[_HEAD_BYTES:].decode() for entry in found.entries if isinstance(entry, Row))
+        return Names(keys, found.resume[_HEAD_BYTES:].hex() if found.resume is not None else None)
 
     async def _shows(self, range: KeyRange) -> bool:
         """Whether the range holds anything but delete markers."""

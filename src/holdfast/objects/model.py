@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from holdfast.core.ids import Buffer
+from holdfast.core.limits import OBJECT_MAX_BYTES
 
 NULL_VERSION = "null"
 """The version id of an object that was put while its bucket kept no versions."""
@@ -31,7 +32,7 @@ class Bucket(Struct, frozen=True):
 
 
 class Digests(Struct, frozen=True):
-    """Hashes of a body as it arrived, in raw bytes, by name: "md5" always, and whatever else was asked for."""
+    """Hashes of a body as it arrived, in raw bytes, by name: those that were asked for."""
 
     size: int
     values: Mapping[str, bytes]
@@ -47,7 +48,8 @@ class ObjectInfo(Struct, frozen=True):
     delete_marker: bool
     size: int
     etag: str
-    """Without quotes: the MD5 in hex, or for multipart the MD5 of the parts' MD5s and "-" and their number."""
+    """Without quotes: the MD5 in hex; for multipart the MD5 of the parts' MD5s and "-" and their number; for what was
+    put without an MD5 something random that ends in "-0"."""
     modified_ns: int
     headers: Mapping[str, str] = {}
     """System metadata as it is answered: lower-case names such as "content-type", "cache-control"."""
@@ -89,6 +91,9 @@ class PutOptions(Struct, frozen=True):
     headers: Mapping[str, str] = {}
     user_metadata: Mapping[str, str] = {}
     conditions: Conditions = NO_CONDITIONS
+    md5: bool = True
+    """Whether the ETag is the body's MD5, which S3's clients rely on. It is the dearest hash of all: without it a body
+    is hashed only if `digests` names something. Parts of an upload always have theirs."""
     digests: tuple[str, ...] = ()
     """Further hashes to compute while the body streams by: names as in hashlib, "crc32", "crc32c", "crc64nvme"."""
     check: Callable[[Digests], Mapping[str, str]] | None = None
@@ -96,9 +101,19 @@ class PutOptions(Struct, frozen=True):
     stored then); returns the checksums to keep with the object (`ObjectInfo.checksums`)."""
     size: int | None = None
     """The body's length when it is known in advance; a body of another length is refused."""
+    size_max: int = OBJECT_MAX_BYTES
+    """A longer body is refused as soon as that is seen."""
     tags: Mapping[str, str] = {}
     checksum: tuple[str, str] | None = None
     """Of an upload in parts: algorithm and type of the checksum that it is to have."""
+
+
+class NewObject(Struct, frozen=True):
+    """One of many small objects that are put at once."""
+
+    key: str
+    body: Buffer
+    options: PutOptions = PutOptions()
 
 
 class CopySource(Struct, frozen=True):
@@ -138,6 +153,14 @@ class Listing(Struct, frozen=True):
 
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
+    resume: str | None
+    """Opaque continuation; None when this was the last page."""
+
+
+class Names(Struct, frozen=True):
+    """A page of the keys of a bucket that have a current version, in their order."""
+
+    keys: tuple[str, ...]
     resume: str | None
     """Opaque continuation; None when this was the last page."""
 

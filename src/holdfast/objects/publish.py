@@ -15,10 +15,11 @@ from msgspec import Struct
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError, PreconditionFailed
 from holdfast.core.ids import ContentId, new_token
+from holdfast.core.limits import MIB
 from holdfast.core.ranges import prefix_range
 from holdfast.meta.interface import Change, Expectation, HasToken, IsAbsent, Meta, Put, Row
 from holdfast.objects.buckets import Buckets, OpenBucket
-from holdfast.objects.errors import Contended, MarkedDeleted, NoSuchObject, NoSuchVersion
+from holdfast.objects.errors import Contended, MarkedDeleted, NoSuchBucket, NoSuchObject, NoSuchVersion
 from holdfast.objects.model import NULL_VERSION, Conditions, Deleted, Versioning, VersionName
 from holdfast.objects.references import Overtaken, Prepared, References
 from holdfast.objects.rows import VersionRow, object_row_key, version_row_key, versions_prefix
@@ -36,6 +37,11 @@ from holdfast.objects.versions import (
     version_id,
 )
 
+# Objects of one commit: alone, each would cost a hundred times its work in waiting for a sync. The event loop is given
+# back after a few milliseconds of them, and one record of the log is not for them alone.
+PUT_BATCH_MAX_COUNT = 256
+PUT_BATCH_MAX_BYTES = 4 * MIB
+
 # Writers of one key take turns within a process, so the racers are processes, and every round one of them wins.
 ATTEMPTS_MAX_COUNT = 200
 
@@ -46,6 +52,19 @@ class _Seen(Struct, frozen=True):
     row_key: bytes
     version: VersionRow | None
     expectation: Expectation
+
+
+class Wanted(Struct, frozen=True):
+    """A version that is to become the newest of its key."""
+
+    key: bytes
+    draft: Draft
+    conditions: Conditions
+
+
+def _bytes(steps: Sequence[Step]) -> int:
+    """Of the values that they write."""
+    return sum(len(change.value) for step in steps for change in step.changes if isinstance(change, Put))
 
 
 def _seen(row_key: bytes, row: Row | None) -> _Seen:
@@ -93,6 +112,54 @@ class Publisher:
                 if await self._commit(bucket, [seen.expectation], [step], extra):
                     return row
         raise Contended("too many writers of this key at once")
+
+    async def put_many(self, bucket_name: str, wanted: Sequence[Wanted]) -> list[VersionRow | HoldfastError]:
+        """As `put` for each of at most PUT_BATCH_MAX_COUNT, in one commit if nobody interferes and no key is there
+        twice; otherwise halved until that is so.
+
+        Raises NoSuchBucket; every other error is in the place of those that it befell.
+        """
+        try:
+            if len(wanted) == 1:
+                return [await self.put(bucket_name, wanted[0].key, wanted[0].draft, wanted[0].conditions, Prepared())]
+            made = await self._put_at_once(bucket_name, wanted)
+        except NoSuchBucket:
+            raise
+        except HoldfastError as error:
+            return [error for _ in wanted]
+        if made is not None:
+            return made
+        half = len(wanted) // 2
+        return [
+            *await self.put_many(bucket_name, wanted[:half]),
+            *await self.put_many(bucket_name, wanted[half:]),
+        ]
+
+    async def _put_at_once(self, bucket_name: str, wanted: Sequence[Wanted]) -> list[VersionRow | HoldfastError] | None:
+        """One attempt in one commit; None when it cannot be."""
+        if len({one.key for one in wanted}) < len(wanted):
+            return None
+        bucket = await self._buckets.open(bucket_name)
+        results: list[VersionRow | HoldfastError] = []
+        steps: list[Step] = []
+        expecting: list[Expectation] = []
+        row_keys = [object_row_key(bucket.id, one.key) for one in wanted]
+        for one, row_key, found in zip(wanted, row_keys, await self._meta.get_many(row_keys), strict=True):
+            seen = _seen(row_key, found)
+            try:
+                check_conditions(one.conditions, seen.version)
+            except HoldfastError as error:
+                results.append(error)
+                continue
+            step, row = await self._add(bucket, one.key, seen, one.draft)
+            steps.append(step)
+            expecting.append(seen.expectation)
+            results.append(row)
+        if len(steps) < len(wanted) and await self._buckets.read(bucket_name) != bucket:
+            return None  # a refusal must rest on the bucket as it is
+        if _bytes(steps) > PUT_BATCH_MAX_BYTES:
+            return None
+        return results if not steps or await self._commit(bucket, expecting, steps, Prepared()) else None
 
     async def delete(
         self, bucket_name: str, key: bytes, version: VersionName | None, conditions: Conditions

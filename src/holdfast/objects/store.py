@@ -9,10 +9,12 @@ from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError, InvalidRequest, NotFound, PreconditionFailed
 from holdfast.core.ids import Buffer, ContentId
-from holdfast.core.limits import LIST_PAGE_MAX_COUNT, MIB, PART_MAX_BYTES, PARTS_MAX_COUNT
+from holdfast.core.limits import LIST_PAGE_MAX_COUNT, MIB, PARTS_MAX_COUNT
 from holdfast.core.ranges import ByteRange
 from holdfast.meta.interface import Meta
 from holdfast.objects.buckets import Buckets, OpenBucket
@@ -27,7 +29,7 @@ from holdfast.objects.errors import (
     NoSuchVersion,
     UploadsInFlight,
 )
-from holdfast.objects.ingest import Received, receive
+from holdfast.objects.ingest import INLINE_MAX_BYTES, Received, receive, receive_inline
 from holdfast.objects.listing import Lister
 from holdfast.objects.model import (
     NO_CONDITIONS,
@@ -41,6 +43,8 @@ from holdfast.objects.model import (
     CopySource,
     Deleted,
     Listing,
+    Names,
+    NewObject,
     ObjectInfo,
     Part,
     PutOptions,
@@ -50,13 +54,13 @@ from holdfast.objects.model import (
     VersionName,
 )
 from holdfast.objects.names import encode_key
-from holdfast.objects.publish import Publisher
+from holdfast.objects.publish import PUT_BATCH_MAX_COUNT, Publisher, Wanted
 from holdfast.objects.references import References
 from holdfast.objects.rows import PartRow, VersionRow, bucket_row_key, object_row_key
 from holdfast.objects.sessions import Sessions
 from holdfast.objects.tags import BUCKET_TAGS_MAX_COUNT, OBJECT_TAGS_MAX_COUNT, check_tags
 from holdfast.objects.uploads import OpenUpload, Uploads
-from holdfast.objects.versions import Draft, info
+from holdfast.objects.versions import Draft, info, is_of_parts, opaque_etag
 
 # Another round is needed only when an upload was started in the middle of the one before.
 DELETE_ATTEMPTS_MAX_COUNT = 16
@@ -177,21 +181,52 @@ class Store:
         encoded = encode_key(key)
         await self._buckets.open(bucket)
         received = await self._receive(body, options)
-        draft = Draft(
-            size=received.digests.size,
-            etag=received.digests.values["md5"].hex(),
-            modified_ns=self._clock.now_ns(),
-            headers=options.headers,
-            user_metadata=options.user_metadata,
-            checksums=received.checksums,
-            content=received.content,
-            inline=received.inline,
-            unique=self._publisher.unique(),
-            tags=options.tags,
-        )
+        draft = self._draft(received, options)
         async with self._discarding(received):
             row = await self._publisher.put(bucket, encoded, draft, options.conditions, received.prepared)
         return info(key, row, latest=True)
+
+    async def put_objects(self, bucket: str, objects: Sequence[NewObject]) -> list[ObjectInfo | HoldfastError]:
+        """As `put_object` for each, in their order, in few commits: many times cheaper for bodies of up to 8 KiB.
+
+        On return all are durable but those with an error in their place. Some hundred become visible at a time; each
+        has its own conditions, and of those of one key the last is the newest. Raises NoSuchBucket.
+        """
+        await self._buckets.open(bucket)
+        made: dict[int, ObjectInfo | HoldfastError] = {}
+        batch: dict[int, Wanted] = {}
+        for place, new in enumerate(objects):
+            if len(new.body) > INLINE_MAX_BYTES:
+                made |= await self._put_batch(bucket, objects, batch)
+                made[place] = await self._put_alone(bucket, new)
+                continue
+            try:
+                received = receive_inline(new.body, new.options, self._digester(new.options))
+                batch[place] = Wanted(encode_key(new.key), self._draft(received, new.options), new.options.conditions)
+            except HoldfastError as error:
+                made[place] = error
+            if len(batch) == PUT_BATCH_MAX_COUNT:
+                made |= await self._put_batch(bucket, objects, batch)
+        made |= await self._put_batch(bucket, objects, batch)
+        return [made[place] for place in range(len(objects))]
+
+    async def _put_batch(
+        self, bucket: str, objects: Sequence[NewObject], batch: dict[int, Wanted]
+    ) -> dict[int, ObjectInfo | HoldfastError]:
+        """Publish what was gathered, by its places among `objects`."""
+        places, wanted = list(batch), list(batch.values())
+        batch.clear()
+        rows = await self._publisher.put_many(bucket, wanted) if wanted else []
+        return {
+            place: row if isinstance(row, HoldfastError) else info(objects[place].key, row, latest=True)
+            for place, row in zip(places, rows, strict=True)
+        }
+
+    async def _put_alone(self, bucket: str, new: NewObject) -> ObjectInfo | HoldfastError:
+        try:
+            return await self.put_object(bucket, new.key, new.body, new.options)
+        except HoldfastError as error:
+            return error
 
     async def object_info(self, bucket: str, key: str, version: VersionName | None = None) -> ObjectInfo:
         """Raises NoSuchBucket, NoSuchObject, NoSuchVersion, InvalidRequest."""
@@ -263,6 +298,20 @@ class Store:
         return await self._lister.objects(
             opened, prefix=prefix, delimiter=delimiter, after=after, resume=resume, limit=limit
         )
+
+    async def list_names(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        after: str = "",
+        resume: str | None = None,
+        limit: int = LIST_PAGE_MAX_COUNT,
+    ) -> Names:
+        """A page of the keys of newest versions, as `list_objects` has them, for a tenth of its time where the bucket
+        never kept versions: nothing is opened there. Elsewhere rows are, to tell delete markers."""
+        opened = await self._buckets.read(bucket)
+        return await self._lister.names(opened, prefix=prefix, after=after, resume=resume, limit=limit)
 
     async def list_versions(
         self,
@@ -353,7 +402,7 @@ class Store:
         return await self._uploads.open(bucket, encode_key(key), upload_id)
 
     async def _put_part(self, upload: OpenUpload, number: int, body: Body, options: PutOptions) -> Part:
-        received = await self._receive(body, options, size_max=PART_MAX_BYTES, inline_max=0)
+        received = await self._receive(body, msgspec.structs.replace(options, md5=True), inline_max=0)
         row = PartRow(
             PartRow.SHAPE,
             received.digests.size,
@@ -365,13 +414,26 @@ class Store:
         async with self._discarding(received):
             return await self._uploads.put_part(upload, number, row, received.prepared)
 
-    async def _receive(
-        self, body: Body, options: PutOptions, *, size_max: int = PART_MAX_BYTES, inline_max: int | None = None
-    ) -> Received:
-        digester = Digester(options.digests, self._hashing)
-        limits = {} if inline_max is None else {"inline_max": inline_max}
-        return await receive(
-            body, options, digester, self._pool, self._contents.open_writer, size_max=size_max, **limits
+    async def _receive(self, body: Body, options: PutOptions, *, inline_max: int = INLINE_MAX_BYTES) -> Received:
+        digester = self._digester(options)
+        return await receive(body, options, digester, self._pool, self._contents.open_writer, inline_max=inline_max)
+
+    def _digester(self, options: PutOptions) -> Digester:
+        return Digester(("md5", *options.digests) if options.md5 else options.digests, self._hashing)
+
+    def _draft(self, received: Received, options: PutOptions) -> Draft:
+        unique = self._publisher.unique()
+        return Draft(
+            size=received.digests.size,
+            etag=received.digests.values["md5"].hex() if options.md5 else opaque_etag(unique),
+            modified_ns=self._clock.now_ns(),
+            headers=options.headers,
+            user_metadata=options.user_metadata,
+            checksums=received.checksums,
+            content=received.content,
+            inline=received.inline,
+            unique=unique,
+            tags=options.tags,
         )
 
     @asynccontextmanager
@@ -410,7 +472,7 @@ class Store:
         raise AssertionError("unreachable: a bucket is current or is looked up again")
 
     async def _info(self, key: str, row: VersionRow, *, latest: bool) -> ObjectInfo:
-        if row.content is None or "-" not in row.etag:
+        if row.content is None or not is_of_parts(row.etag):
             return info(key, row, latest=latest)
         _, content = await self._references.read(ContentId(row.content))
         return info(key, row, latest=latest, parts=tuple(content.parts), part_checksums=content.part_checksums)

@@ -21,6 +21,7 @@ from holdfast.objects.rows import VersionRow, object_row_key, version_row_key
 
 UNIQUE_BYTES = 8
 _SEQUENCE_BYTES = 8
+_NO_PARTS = "-0"
 NO_CHECKSUMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
@@ -57,6 +58,16 @@ def version_id(row: VersionRow) -> str:
 
 def is_named(row: VersionRow, version: VersionName) -> bool:
     return version == (row.sequence if isinstance(version, int) else version_id(row))
+
+
+def opaque_etag(unique: bytes) -> str:
+    """An ETag that is no hash: S3's clients take none with a hyphen for an MD5, and no upload has zero parts."""
+    return f"{unique.hex()}{_NO_PARTS}"
+
+
+def is_of_parts(etag: str) -> bool:
+    """Whether this is the ETag of an object that was put in parts."""
+    return "-" in etag and not etag.endswith(_NO_PARTS)
 
 
 def parse_version_id(version: str) -> tuple[int, bytes]:

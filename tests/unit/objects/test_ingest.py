@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
@@ -15,7 +16,7 @@ from holdfast.core.ranges import ByteRange, prefix_range
 from holdfast.meta.interface import Delete, Row
 from holdfast.objects.buffers import BufferPool, Lease
 from holdfast.objects.errors import BadDigest, ConditionFailed, IncompleteBody, NoSuchObject, SessionExpired
-from holdfast.objects.model import Conditions, Digests, PutOptions
+from holdfast.objects.model import Conditions, CopyOptions, CopySource, Digests, PutOptions
 from holdfast.objects.rows import CONTENTS, ContentRow, session_row_key
 from holdfast.objects.store import BUFFERS_BYTES
 from tests.unit.objects.world import World, collect, run
@@ -65,6 +66,38 @@ async def _in_and_out(length: int, chunk: int, cut: int) -> None:
     with pytest.raises(InvalidRequest):
         await collect(reader.read(ByteRange(0, length + 1)))
     assert await free_bytes(world) == BUFFERS_BYTES
+    await world.close()
+
+
+async def test_a_body_without_md5_is_hashed_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await World.open()
+    monkeypatch.setattr(hashlib, "new", None)
+    etags = set()
+    for length in (0, 5, 9000, 2 * MIB + 5):
+        data = body_of(length)
+        info = await world.store.put_object("bucket", "key", in_chunks(data, 65536), PutOptions(md5=False))
+        found = await world.store.open_object("bucket", "key")
+        assert found.info == info
+        assert re.fullmatch("[0-9a-f]{16}-0", info.etag)
+        assert await collect(found.read()) == data
+        etags.add(info.etag)
+    assert len(etags) == 4
+    monkeypatch.undo()
+    copied = await world.store.copy_object(CopySource("bucket", "key"), "bucket", "copy", CopyOptions())
+    assert copied.made.etag == hashlib.md5(body_of(2 * MIB + 5)).hexdigest()
+    await world.close()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("length", [11, 9000])
+async def test_a_body_beyond_its_limit_is_refused(length: int, whole: bool) -> None:
+    world = await World.open()
+    data = body_of(length)
+    body = data if whole else in_chunks(data, 1000)
+    with pytest.raises(InvalidRequest, match=f"more than {length - 1} bytes"):
+        await world.store.put_object("bucket", "key", body, PutOptions(size_max=length - 1))
+    assert (await world.store.put_object("bucket", "key", data, PutOptions(size_max=length))).size == length
+    assert await world.live_contents() == (length > 8192)
     await world.close()
 
 

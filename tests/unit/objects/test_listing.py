@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.objects.model import PutOptions, Versioning
+from holdfast.core.ids import Token
+from holdfast.meta.interface import Put
+from holdfast.objects.model import NewObject, PutOptions, Versioning
+from holdfast.objects.rows import object_row_key
 from tests.unit.objects.world import World, run
 
 KEYS = st.lists(st.text(alphabet="a/\x00bü", min_size=1, max_size=6), max_size=25, unique=True)
@@ -63,7 +66,36 @@ async def _pages_add_up(keys: list[str], marked: set[int], prefix: str, delimite
         assert len(entries) == limit, "a page that is not the last is full"
         resume = page.resume
     assert found == expected(shown, prefix, delimiter, after)
+    assert await names(world, prefix, after, limit) == [name for name, _ in expected(shown, prefix, "", after)]
     await world.close()
+
+
+async def names(world: World, prefix: str, after: str, limit: int) -> list[str]:
+    found: list[str] = []
+    resume = None
+    while True:
+        page = await world.store.list_names("bucket", prefix=prefix, after=after, resume=resume, limit=limit)
+        found += page.keys
+        if page.resume is None:
+            return found
+        assert len(page.keys) == limit, "a page that is not the last is full"
+        resume = page.resume
+
+
+@settings(max_examples=30, deadline=None)
+@given(keys=KEYS, prefix=st.sampled_from(["", "a/"]), after=st.sampled_from(["", "a/b"]), limit=st.integers(1, 7))
+def test_names_alone(keys: list[str], prefix: str, after: str, limit: int) -> None:
+    run(_names_alone(keys, prefix, after, limit))
+
+
+async def _names_alone(keys: list[str], prefix: str, after: str, limit: int) -> None:
+    """Where no versions were ever kept, no row is opened: here none could be."""
+    world = await World.open()
+    await world.store.put_objects("bucket", [NewObject(key, b"") for key in keys])
+    for key in keys:
+        row_key = object_row_key((await world.store._buckets.read("bucket")).id, key.encode())
+        await world.rows.commit([Put(row_key, b"no envelope")], token=Token(bytes(16)))
+    assert await names(world, prefix, after, limit) == [name for name, _ in expected(keys, prefix, "", after)]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])

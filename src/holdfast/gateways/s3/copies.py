@@ -2,6 +2,7 @@
 
 from urllib.parse import unquote_to_bytes
 
+from holdfast.core.limits import PART_MAX_BYTES
 from holdfast.core.ranges import ByteRange
 from holdfast.gateways.s3 import checksums, conditions, metadata, tagging, xml
 from holdfast.gateways.s3.body import DOCUMENT_MAX_BYTES
@@ -71,6 +72,7 @@ async def copy_object(call: Call) -> Answer:
 
     def check(info: ObjectInfo) -> None:
         conditions.check_source(call.headers, info.etag, info.modified_ns // 1_000_000_000)
+        _check_size(info.size)
 
     copied = await call.store.copy_object(CopySource(bucket, key, named, check), call.bucket, call.key, options)
     made = copied.made
@@ -94,6 +96,7 @@ async def upload_part_copy(call: Call) -> Answer:
         conditions.check_source(call.headers, info.etag, info.modified_ns // 1_000_000_000)
         if wanted is not None and text is not None and wanted.end > info.size:
             raise conditions.unsatisfiable(text, info.size)
+        _check_size(info.size if wanted is None else wanted.length)
 
     source = CopySource(bucket, key, named, check)
     copied = await call.store.copy_part(source, wanted, call.bucket, call.key, call.query["uploadId"], number)
@@ -108,6 +111,15 @@ def _replaces(call: Call, directive: str) -> bool:
     if text not in ("COPY", "REPLACE"):
         raise S3Error("InvalidArgument", f"Unknown {directive}.", details={"ArgumentName": directive})
     return text == "REPLACE"
+
+
+def _check_size(size: int) -> None:
+    """S3 copies no more than 5 GiB at once."""
+    if size > PART_MAX_BYTES:
+        raise S3Error(
+            "InvalidRequest",
+            f"The specified copy source is larger than the maximum allowable size for a copy source: {PART_MAX_BYTES}",
+        )
 
 
 async def _no_body(call: Call) -> None:

@@ -7,7 +7,7 @@ or of the whole object, as the client asked for when it completes, or as S3 does
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast.core.limits import LIST_PAGE_MAX_COUNT, PARTS_MAX_COUNT
+from holdfast.core.limits import LIST_PAGE_MAX_COUNT, PART_MAX_BYTES, PARTS_MAX_COUNT
 from holdfast.gateways.s3 import checksums, metadata, tagging, xml
 from holdfast.gateways.s3.body import DOCUMENT_MAX_BYTES
 from holdfast.gateways.s3.call import XML_TYPE, Answer, Call, Header, integer, iso_date, quoted, unquoted, url_encoder
@@ -69,7 +69,7 @@ async def upload_part(call: Call) -> Answer:
     number = part_number(call)
     length = body_length(call)
     body, checks = await open_body(call, length)
-    options = PutOptions(digests=checks.digests, check=checks.check, size=length)
+    options = PutOptions(digests=checks.digests, check=checks.check, size=length, size_max=PART_MAX_BYTES)
     part = await call.store.put_part(call.bucket, call.key, call.query["uploadId"], number, body, options)
     headers: list[Header] = [(b"etag", quoted(part.etag).encode("latin-1"))]
     headers += [

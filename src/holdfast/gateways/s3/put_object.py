@@ -28,6 +28,7 @@ async def put_object(call: Call) -> Answer:
             digests=checks.digests,
             check=checks.check,
             size=length,
+            size_max=PART_MAX_BYTES,
             tags=tagging.from_header(call.headers),
         ),
     )

@@ -13,7 +13,7 @@ from holdfast.core.ranges import ByteRange
 from holdfast.gateways.s3.conditions import parse_source_range
 from holdfast.gateways.s3.copies import parse_source
 from holdfast.gateways.s3.errors import S3Error
-from holdfast.objects.model import Versioning
+from holdfast.objects.model import PutOptions, Versioning
 from tests.unit.gateways.s3.asgi import Answer, Driver
 
 _LARGE = b"0123456789" * 20_000
@@ -226,3 +226,22 @@ async def test_a_put_that_must_not_repeat_what_is_there(driver: Driver) -> None:
     assert (await driver.request("PUT", "/bucket/k", (), {"if-none-match": '"any"'}, b"other")).status == 200
     assert (await driver.request("GET", "/bucket/k")).body == b"other"
     assert (await driver.request("DELETE", "/bucket/k", headers={"if-none-match": etag})).status == 501
+
+
+async def test_five_gibibytes_are_s3s_limit_of_one_part(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other gateways have none, so a source may be longer than what can be copied at once."""
+    await driver.store.put_object("bucket", "k", _LARGE, PutOptions(md5=False))
+    for module in ("copies", "put_object", "multipart"):
+        monkeypatch.setattr(f"holdfast.gateways.s3.{module}.PART_MAX_BYTES", len(_LARGE) - 1)
+    started = await driver.request("POST", "/other/new", [("uploads", "")])
+    part = [("partNumber", "1"), ("uploadId", _text(started, "UploadId"))]
+    copied = {"x-amz-copy-source": "bucket/k"}
+    ranged = {**copied, "x-amz-copy-source-range": f"bytes=0-{len(_LARGE) - 2}"}
+    # A length that is not announced, in HTTP's chunked coding.
+    chunked = {"transfer-encoding": "chunked"}
+    for query in ([], part):
+        for headers, body in ((copied, b""), (chunked, _LARGE)):
+            answer = await driver.request("PUT", "/other/new", query, headers, body=body)
+            assert (answer.status, _code(answer)) == (400, "InvalidRequest")
+            assert str(len(_LARGE) - 1) in _text(answer, "Message")
+    assert (await driver.request("PUT", "/other/new", part, ranged)).status == 200
