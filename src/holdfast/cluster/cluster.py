@@ -64,8 +64,8 @@ class Cluster:
     async def put(self, block: CodedBlock, tag: bytes) -> Written:
         """Write all fragments; durable to the quorum on return.
 
-        Raises Full, NotEnoughFragments, and InvalidRequest when a drive refuses a fragment by its limits. When it
-        raises or is cancelled, any of the fragments may be there.
+        Raises Full, NotEnoughFragments, Timeout when the drives are too busy, and InvalidRequest when a drive refuses a
+        fragment by its limits. When it raises or is cancelled, any of the fragments may be there.
         """
         table = await self._places.newest(block.ref.code.width)
         order = table.drives(block.ref.id)

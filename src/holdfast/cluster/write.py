@@ -3,6 +3,8 @@
 Rules.
 - Durable means that the drive's `put` returned. Below the code's write quorum nothing is acknowledged.
 - No drive gets two fragments of the block: a loss of one drive must stay a loss of one fragment.
+- A drive is slow beside others only. While answers come, or none has come yet, all are busy: then no handoff makes it
+  worse, and the writer waits, which holds its client back. When its time is over it is told that drives are busy.
 - A fragment for which a handoff was asked counts as missing from its home even if the home answers late: whoever is
   told looks after both.
 - When `run` is over, however it ends, no task of it is left. What was begun may still become durable: fragments that
@@ -15,9 +17,9 @@ from collections.abc import Coroutine, Mapping
 
 from msgspec import Struct
 
-from holdfast.cluster.slow import SlowDrives
+from holdfast.cluster.slow import SLOW_FACTOR, SlowDrives
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Full, HoldfastError, NodeDown, NotEnoughFragments, Unavailable
+from holdfast.core.errors import Full, HoldfastError, NodeDown, NotEnoughFragments, Timeout, Unavailable
 from holdfast.core.ids import DriveId
 from holdfast.drives.interface import Drive, Fragment, FragmentKey
 from holdfast.erasure import CodedBlock
@@ -26,7 +28,7 @@ from holdfast.erasure import CodedBlock
 # behind a single slow drive is not kept for long. Group commits of a busy disk take up to a tenth of it.
 GRACE_SECONDS = 0.5
 
-# How long homes may take before handoffs are tried beside them, while the quorum is not reached.
+# How long homes may take before handoffs are tried beside them, while the quorum is not reached, and looked at again.
 HANDOFF_AFTER_SECONDS = 2.0
 
 # Long enough that a hanging drive does not cost every write its grace, short enough that a hiccup is soon forgotten.
@@ -63,10 +65,14 @@ class Write:
         code = block.ref.code
         self._width, self._quorum = code.width, code.write_quorum
         self._homes = order[: self._width]
-        self._spare = deque(order[self._width :])
         self._drives = drives
         self._slow = slow
+        self._left_out = slow.left_out(order, drives, self._quorum)
+        self._spare = deque(drive for drive in order[self._width :] if drive not in self._left_out)
         self._clock = clock
+        self._began = clock.monotonic()
+        self._answered_seconds: float | None = None
+        """What the last fragment that became durable took."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._durable: set[int] = set()
         self._away: set[int] = set()
@@ -77,14 +83,17 @@ class Write:
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> tuple[int, ...]:
-        """Fragments not at home. Raises NotEnoughFragments, Full, and what a drive raises that is not Unavailable."""
+        """Fragments not at home.
+
+        Raises NotEnoughFragments, Full, Timeout, and what a drive raises that is not Unavailable.
+        """
         try:
             self._spawn(self._pace())
             for index in range(self._width):
                 home = self._homes[index] if index < len(self._homes) else None
                 if home is None or home not in self._drives:
                     self._hand_off(index, NodeDown("its home is not attached"))
-                elif self._slow.is_slow(home):
+                elif home in self._left_out:
                     self._hand_off(index, NodeDown("its home is slow"))
                 else:
                     self._send(index, home)
@@ -96,16 +105,24 @@ class Write:
 
     async def _pace(self) -> None:
         """What happens when nothing else does."""
-        await self._clock.sleep(HANDOFF_AFTER_SECONDS)
-        for index, waiting in self._pending.items():
-            if index not in self._durable and waiting:
-                self._slow.note(waiting)
+        waited = 0.0
+        while waited < WRITE_TIMEOUT_SECONDS:
+            await self._clock.sleep(HANDOFF_AFTER_SECONDS)
+            waited += HANDOFF_AFTER_SECONDS
+            answered = self._answered_seconds
+            if not self._in_grace and answered is not None and waited > SLOW_FACTOR * answered:
+                self._hand_off_late()
+        self._time_out()
+
+    def _hand_off_late(self) -> None:
+        for index in self._pending.keys() - self._durable - self._away:
+            self._slow.note(self._pending[index])
+            if self._spare:
                 self._hand_off(index, NodeDown("its home is slow"))
-        await self._clock.sleep(WRITE_TIMEOUT_SECONDS - HANDOFF_AFTER_SECONDS)
-        self._fail()
 
     async def _grace(self) -> None:
-        await self._clock.sleep(GRACE_SECONDS)
+        seconds = self._clock.monotonic() - self._began
+        await self._clock.sleep(max(GRACE_SECONDS, (SLOW_FACTOR - 1) * seconds))
         for index in self._pending.keys() - self._durable:
             self._slow.note(self._pending[index])
         self._settle(None)
@@ -139,6 +156,7 @@ class Write:
         else:
             self._pending[index].discard(drive)
             self._durable.add(index)
+            self._answered_seconds = self._clock.monotonic() - self._began
         self._look()
 
     def _look(self) -> None:
@@ -151,6 +169,16 @@ class Write:
                 self._in_grace = True
                 self._spawn(self._grace())
         elif not is_waiting:
+            self._fail()
+
+    def _time_out(self) -> None:
+        busy = sum(bool(self._pending[index]) for index in self._pending.keys() - self._durable)
+        if len(self._durable) >= self._quorum:
+            self._settle(None)
+        elif len(self._durable) + busy >= self._quorum:
+            said = f"{len(self._durable)} of {self._width} fragments written in {WRITE_TIMEOUT_SECONDS:.0f} s"
+            self._settle(Timeout(f"{said}, {self._quorum} are needed: the drives are too busy"))
+        else:
             self._fail()
 
     def _fail(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from blake3 import blake3
 from msgspec.structs import replace
@@ -45,6 +45,14 @@ def layout_of(count: int) -> Layout:
     return first_layout(LayoutDrive(drive_id(i), 10**12, f"n{i}") for i in range(count))
 
 
+class SharedDisk(Protocol):
+    """What several drives lie on."""
+
+    async def work(self) -> None:
+        """One call's worth."""
+        ...
+
+
 class FakeDrive:
     """A memory drive that can be down, full, hang, answer late, and rot with or without noticing."""
 
@@ -56,6 +64,8 @@ class FakeDrive:
         self.is_full = False
         self.seconds = 0.0
         """Every call takes this long."""
+        self.disk: SharedDisk | None = None
+        """Every call has to wait for it."""
         self.rot: dict[FragmentKey, bool] = {}
         """Fragments whose bytes are wrong; True when the drive notices by its own checksum."""
         self.is_cached = False
@@ -71,6 +81,8 @@ class FakeDrive:
         self.calls.append(name)
         self.running += 1
         try:
+            if self.disk is not None:
+                await self.disk.work()
             if self.seconds:
                 await self.clock.sleep(self.seconds)
             else:

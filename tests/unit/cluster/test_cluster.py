@@ -14,7 +14,16 @@ from holdfast.cluster.latency import HEDGE_MAX_SECONDS, HEDGE_MIN_SECONDS, Laten
 from holdfast.cluster.places import LAYOUTS_LIVE_MAX_COUNT
 from holdfast.cluster.read import INLINE_MAX_BYTES, READ_TIMEOUT_SECONDS, Read
 from holdfast.cluster.write import GRACE_SECONDS, HANDOFF_AFTER_SECONDS, WRITE_TIMEOUT_SECONDS
-from holdfast.core.errors import Corrupt, Full, InvalidRequest, NodeDown, NotEnoughFragments, NotFound, Unavailable
+from holdfast.core.errors import (
+    Corrupt,
+    Full,
+    InvalidRequest,
+    NodeDown,
+    NotEnoughFragments,
+    NotFound,
+    Timeout,
+    Unavailable,
+)
 from holdfast.core.ids import BlockId
 from holdfast.drives.interface import FragmentKey
 from holdfast.erasure import BlockRef, Code, copies, encode, erasure
@@ -226,7 +235,7 @@ async def test_a_write_that_hangs_is_given_up(clock: FakeClock) -> None:
     for number in (0, 1):
         group[number].seconds = 1000.0
     block = encode(BLOCK, erasure(4, 2))
-    with pytest.raises(NotEnoughFragments):
+    with pytest.raises(Timeout):
         await soon(clock, group.cluster.put(block, b""), WRITE_TIMEOUT_SECONDS)
     assert group.running == 0
     assert not stray_tasks()

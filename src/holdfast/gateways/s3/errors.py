@@ -64,6 +64,7 @@ STATUS: Mapping[str, int] = {
     "RequestTimeout": 400,
     "ServiceUnavailable": 503,
     "SignatureDoesNotMatch": 403,
+    "SlowDown": 503,
     "XAmzContentSHA256Mismatch": 400,
 }
 
@@ -134,6 +135,7 @@ _MAPPED: Mapping[type[core.HoldfastError], tuple[str, str]] = {
     core.AccessDenied: ("AccessDenied", "Access Denied"),
     core.Corrupt: ("InternalError", "The stored data failed its checks and could not be rebuilt."),
     core.Unavailable: ("ServiceUnavailable", "Please reduce your request rate, or try again later."),
+    core.Timeout: ("SlowDown", "Please reduce your request rate."),
     core.Full: ("InsufficientStorage", "There is no space left. Reads, listings and deletes still work."),
     core.Ambiguous: ("InternalError", "The outcome of the request is not known. Look before you try again."),
     core.ProtocolError: ("InternalError", "We encountered an internal error. Please try again."),
