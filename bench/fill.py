@@ -1,13 +1,20 @@
 """`python -m bench.fill --keys N DIR...`: keys that no row reads, put into the bucket of a load whose server runs.
 
-Every second key has an older version. It opens the store itself, as any process may, since a request for each of a
-million keys would take a quarter of an hour; what is written is what a PUT of as many bytes writes.
+Every second key has an older version. The store is opened by as many processes as there are cores, as any may, and
+put to in batches, since a request for each of ten million keys would take hours; what is written is what a PUT of as
+many bytes writes.
 """
 
 import argparse
 import asyncio
+import os
 import sys
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from time import perf_counter
@@ -15,51 +22,85 @@ from time import perf_counter
 from bench.rows import BUCKET
 from holdfast.cli.opening import open_store
 from holdfast.cli.settings import load
-from holdfast.objects.model import PutOptions, Versioning
+from holdfast.core.errors import HoldfastError
+from holdfast.objects.model import NewObject, Versioning
+from holdfast.objects.publish import PUT_BATCH_MAX_COUNT
 from holdfast.objects.store import Store
 
-# As many as fit a few commits of the metadata at once.
-PUTS_AT_ONCE_COUNT = 512
+# While one batch is made durable the next is made ready.
+BATCHES_AT_ONCE_COUNT = 4
 
 KEYS_PER_FOLDER_COUNT = 1000
 
 
-def names(count: int) -> list[str]:
-    """Keys in an order that no client would choose: pages of the tree are filled all over."""
-    numbers = list(range(count))
-    Random(1).shuffle(numbers)
-    return [f"ballast/{number // KEYS_PER_FOLDER_COUNT:05}/{number:08}" for number in numbers]
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process puts."""
+
+    directories: Sequence[Path]
+    run_directory: str | None
+    numbers: range
+    size: int
 
 
-async def fill(store: Store, count: int, size: int) -> None:
-    """Put `count` keys of `size` bytes, every second one twice."""
-    await store.set_versioning(BUCKET, Versioning.ENABLED)
-    body = Random(2).randbytes(size)
-    keys = names(count)
-    began = perf_counter()
-    for turn in (keys, keys[::2]):
-        waiting = iter(turn)
-        await asyncio.gather(*(_put_each(store, waiting, body) for _ in range(PUTS_AT_ONCE_COUNT)))
-    seconds = perf_counter() - began
-    print(f"{count} keys and {len(keys[::2])} older versions of {size} bytes in {seconds:.0f} s", file=sys.stderr)
+def shuffled(numbers: range) -> Sequence[int]:
+    """In an order that no client would choose: pages of the tree are filled all over. Four bytes for each."""
+    order = array("I", numbers)
+    Random(numbers.start).shuffle(order)
+    return order
 
 
-async def _put_each(store: Store, keys: Iterator[str], body: bytes) -> None:
-    for key in keys:
-        await store.put_object(BUCKET, key, body, PutOptions())
+def name(number: int) -> str:
+    return f"ballast/{number // KEYS_PER_FOLDER_COUNT:05}/{number:08}"
 
 
-async def _main() -> None:
+async def put_all(store: Store, numbers: Iterator[int], body: bytes) -> None:
+    while batch := [NewObject(name(number), body) for number in islice(numbers, PUT_BATCH_MAX_COUNT)]:
+        for made in await store.put_objects(BUCKET, batch):
+            if isinstance(made, HoldfastError):
+                raise made
+
+
+async def fill(share: Share) -> None:
+    """Put a share's keys, then every second one again."""
+    body = Random(2).randbytes(share.size)
+    order = shuffled(share.numbers)
+    async with open_store(load(tuple(share.directories), {"run-dir": share.run_directory}, {}, None)) as opened:
+        for turn in (order, order[::2]):
+            waiting = iter(turn)
+            await asyncio.gather(*(put_all(opened.store, waiting, body) for _ in range(BATCHES_AT_ONCE_COUNT)))
+
+
+def fill_share(share: Share) -> None:
+    """In a process of its own."""
+    asyncio.run(fill(share))
+
+
+async def keep_versions(share: Share) -> None:
+    async with open_store(load(tuple(share.directories), {"run-dir": share.run_directory}, {}, None)) as opened:
+        await opened.store.set_versioning(BUCKET, Versioning.ENABLED)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, required=True)
     parser.add_argument("--size", type=int, default=0, help="of each object, bytes")
     parser.add_argument("--run-dir", default=None, help="that of the server")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("directories", nargs="+", type=Path)
-    arguments = parser.parse_args()
-    given = {"run-dir": arguments.run_dir}
-    async with open_store(load(tuple(arguments.directories), given, {}, None)) as opened:
-        await fill(opened.store, arguments.keys, arguments.size)
+    given = parser.parse_args()
+    shares = [
+        Share(given.directories, given.run_dir, range(first, given.keys, given.processes), given.size)
+        for first in range(given.processes)
+    ]
+    asyncio.run(keep_versions(shares[0]))
+    began = perf_counter()
+    with ProcessPoolExecutor(given.processes, get_context("spawn")) as processes:
+        list(processes.map(fill_share, shares))
+    older = sum(len(share.numbers[::2]) for share in shares)
+    seconds = perf_counter() - began
+    print(f"{given.keys} keys and {older} older versions of {given.size} bytes in {seconds:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    main()
