@@ -1,9 +1,12 @@
 """Restarts, losses, damage: what the embedded engine must bring through them, and what it must refuse."""
 
+import asyncio
 import shutil
+import threading
 from itertools import combinations
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from holdfast.core.errors import AlreadyExists, Corrupt, HoldfastError, InvalidRequest, NotFound, Unavailable
@@ -12,7 +15,10 @@ from holdfast.drives.os_disk import OsDisk
 from holdfast.meta.interface import Delete, HasToken, Meta, Put, Row
 from holdfast.meta.local.care import Care
 from holdfast.meta.local.engine import LocalMeta
+from holdfast.meta.local.run import Run
 from holdfast.meta.local.setup import restore_local
+from holdfast.meta.local.store import Store
+from holdfast.meta.local.views import Origin
 from holdfast.testing.meta_suite import refusal, scan_all, token
 from tests.unit.meta.stores import SMALL, STORE, Chance, Place
 
@@ -377,3 +383,56 @@ class TestBackup:
         with pytest.raises(HoldfastError):
             restore_local(tmp_path / "backup", target.drives, store=STORE, losses=1, disk=OsDisk(), sizes=SMALL)
         await refusal(NotFound, target.open())
+
+
+class TestComingAndGoing:
+    async def test_who_joins_while_the_last_one_leaves_is_the_first(
+        self, one: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one who leaves syncs the view and says that it may be believed after a boot. Who took it for a view in
+        use would write to it without a sync, and the next boot would believe what a power cut left of it."""
+        leaving: list[Run] = []
+        close = Run.close
+
+        def later(run: Run) -> None:
+            leaving.append(run)
+
+        async with await one.open() as meta:
+            await fill(meta, 5)
+            monkeypatch.setattr(Run, "close", later)
+        monkeypatch.undo()
+        async with await one.open() as meta:
+            await fill(meta, 5, 5)
+            for run in leaving:
+                close(run)
+            [origin] = files(one, "view-*/origin")
+            assert msgspec.msgpack.decode(origin.read_bytes(), type=Origin).synced == b""
+            await check(meta, 10)
+
+    async def test_a_start_that_is_cancelled_keeps_the_lock_until_its_thread_has_ended(
+        self, one: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inside, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+        start = Store.start
+
+        def slow(store: Store) -> None:
+            inside.set()
+            go_on.wait()
+            start(store)
+            ended.set()
+
+        monkeypatch.setattr(Store, "start", slow)
+        first = asyncio.ensure_future(one.open())
+        await asyncio.to_thread(inside.wait)
+        first.cancel()
+        await asyncio.sleep(0)
+        monkeypatch.undo()
+        second = asyncio.ensure_future(one.open())
+        await asyncio.wait((second,), timeout=0.05)
+        assert not second.done()
+        go_on.set()
+        async with await second as meta:
+            assert ended.is_set()
+            await fill(meta, 1)
+        with pytest.raises(asyncio.CancelledError):
+            await first

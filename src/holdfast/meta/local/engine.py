@@ -319,18 +319,32 @@ class LocalMeta:
 
         def join() -> None:
             with lock:
-                self._store.start()
+                try:
+                    self._store.start()
+                except BaseException:
+                    self._let_go()
+                    raise
 
+        joining = asyncio.ensure_future(asyncio.to_thread(join))
         try:
-            await asyncio.to_thread(join)
+            await asyncio.shield(joining)
         except BaseException:
-            self._store.close()
+            # A thread cannot be cancelled, and the lock must stay held until it has ended.
+            await _regardless(joining)
+            if joining.exception() is None:
+                with lock:
+                    self._let_go()
             self._run.close()
             raise
         finally:
             lock.close()
         self._thread.start()
         self._tend()
+
+    def _let_go(self) -> None:
+        """Be nobody who has the store open. Under the store's lock: see `Run.leave`."""
+        self._store.close()
+        self._run.leave()
 
     async def close(self) -> None:
         if self._closing:
@@ -349,7 +363,7 @@ class LocalMeta:
         def leave() -> None:
             with lock:
                 self._store.leave()
-                self._store.close()
+                self._let_go()
 
         await asyncio.to_thread(leave)
         lock.close()
@@ -360,6 +374,15 @@ class LocalMeta:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+async def _regardless(ending: asyncio.Future[None]) -> None:
+    """Wait for the end of something, whatever cancellations come; the caller is being cancelled already."""
+    while not ending.done():
+        try:
+            await asyncio.wait((ending,))
+        except asyncio.CancelledError:
+            continue
 
 
 def _answer(batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:

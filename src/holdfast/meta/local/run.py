@@ -136,6 +136,11 @@ class Run:
         fcntl.flock(self._members, fcntl.LOCK_SH)
         return True
 
+    def leave(self) -> None:
+        """Be no member any more. Under the store lock, in which the view was left: who joins between that and `close`
+        would take it for one that is in use, and write to what says of itself that it may be believed after a boot."""
+        fcntl.flock(self._members, fcntl.LOCK_UN)
+
     @property
     def generation(self) -> int:
         return self._words[_GENERATION]
