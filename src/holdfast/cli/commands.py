@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import uvloop
 
 from holdfast.cli import settings as settings_module
 from holdfast.cli.output import Output
@@ -69,6 +68,8 @@ def run_with_store(settings: Settings, as_json: bool, work: Callable[["OpenStore
 
 
 def run_to_end(work: Coroutine[Any, Any, bool]) -> None:
+    import uvloop
+
     if not uvloop.run(work):
         raise SystemExit(1)
 

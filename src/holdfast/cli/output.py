@@ -1,21 +1,24 @@
 """How commands speak: tables and progress on a terminal, plain lines elsewhere, one JSON document with --json.
 
-What is said on the way goes to standard error when a document is wanted, so that standard output can be parsed.
+What is said on the way goes to standard error when a document is wanted, so that standard output can be parsed. rich is
+imported when something is drawn on a terminal: it takes longer to load than most commands take.
 """
 
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
 
 from holdfast.core.limits import KIB
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -23,7 +26,7 @@ _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 class Progress:
     """Something that takes a while."""
 
-    def __init__(self, bars: Bars | None, task: TaskID | None) -> None:
+    def __init__(self, bars: "Bars | None", task: "TaskID | None") -> None:
         self._bars = bars
         self._task = task
 
@@ -38,17 +41,26 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, markup=False)
+        self._file = sys.stderr if as_json else sys.stdout
+        self._on_terminal = self._file.isatty()
+
+    @cached_property
+    def _console(self) -> "Console":
+        from rich.console import Console
+
+        return Console(file=self._file, highlight=False, markup=False)
 
     def say(self, text: str) -> None:
         """A line for people."""
-        if self._console.is_terminal:
+        if self._on_terminal:
             self._console.print(text, markup=False)
         else:
-            click.echo(text, file=self._console.file)
+            click.echo(text, file=self._file)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        if self._console.is_terminal:
+        if self._on_terminal:
+            from rich.table import Table
+
             table = Table(*columns, box=None, pad_edge=False)
             for row in rows:
                 table.add_row(*row)
@@ -66,9 +78,12 @@ class Output:
     @contextmanager
     def progress(self, what: str, total: float | None = None) -> Iterator[Progress]:
         """A bar on a terminal; elsewhere silence, the summary says it all."""
-        if not self._console.is_terminal:
+        if not self._on_terminal:
             yield Progress(None, None)
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bars(*columns, console=self._console, transient=True) as bars:
             yield Progress(bars, bars.add_task(what, total=total))

@@ -9,12 +9,13 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holdfast.cli import air_variables
 from holdfast.core.errors import InvalidRequest
-from holdfast.erasure.code import Code, Matrix, copies, erasure
-from holdfast.gateways.air.access import check_listen
+
+if TYPE_CHECKING:
+    # At run time imported where it is used: every command reads this table, and few need what comes with these.
+    from holdfast.erasure.code import Code
 
 DRIVES_VARIABLE = "HOLDFAST_DRIVES"
 """The drives' directories, joined by colons: for an application server that starts the ASGI application itself."""
@@ -104,7 +105,7 @@ OPTIONS = (
     Option("copies", _parse_count, None, "N", "Keep N whole copies of new objects instead of an erasure code."),
     Option(
         "matrix",
-        _parse_choice(Matrix.CAUCHY, Matrix.VANDERMONDE),
+        _parse_choice("cauchy", "vandermonde"),
         "cauchy",
         "NAME",
         "Matrix of the erasure code: cauchy or vandermonde.",
@@ -157,8 +158,10 @@ class Settings:
     access_log: Path | None
     run_dir: Path | None
 
-    def chosen_code(self, drives: int) -> Code:
+    def chosen_code(self, drives: int) -> "Code":
         """The code that was asked for, or the default for so many drives. Raises InvalidRequest."""
+        from holdfast.erasure.code import Matrix, copies, erasure
+
         if self.code is not None and self.copies is not None:
             raise InvalidRequest("--code and --copies exclude each other")
         if self.copies is not None:
@@ -166,7 +169,7 @@ class Settings:
         elif self.code is not None:
             code = erasure(*self.code, Matrix(self.matrix))
         else:
-            code = default_code(drives, Matrix(self.matrix))
+            code = default_code(drives, self.matrix)
         if code.width > drives:
             raise InvalidRequest(f"{code} needs {code.width} drives, and there are {drives}")
         return code
@@ -181,13 +184,15 @@ class Settings:
         return variables
 
 
-def default_code(drives: int, matrix: Matrix = Matrix.CAUCHY) -> Code:
+def default_code(drives: int, matrix: str = "cauchy") -> "Code":
     """One drive: one copy; two or three: two copies; four or five: 2+2; six and more: 4+2."""
+    from holdfast.erasure.code import Matrix, copies, erasure
+
     if drives <= 1:
         return copies(1)
     if drives <= 3:
         return copies(2)
-    return erasure(2 if drives <= 5 else 4, 2, matrix)
+    return erasure(2 if drives <= 5 else 4, 2, Matrix(matrix))
 
 
 def load(
@@ -224,6 +229,8 @@ def load(
         drives = tuple(Path(part) for part in listed.split(":") if part)
     table.pop("drives", None)
     if values["air"] is not None:
+        from holdfast.cli import air_variables
+
         values |= air_variables.settings_of(environment, unset)
         drives = drives or air_variables.drives_of(environment)
     if table:
@@ -231,6 +238,8 @@ def load(
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         raise InvalidRequest("--tls-cert and --tls-key go together")
     if values["air"] is not None:
+        from holdfast.gateways.air.access import check_listen
+
         check_listen(values["air"][0], has_token=values["air_token_file"] is not None)
     # Other processes of the store are told these paths, and have a working directory of their own.
     return Settings(drives=tuple(path.absolute() for path in drives), **values)

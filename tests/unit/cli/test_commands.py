@@ -1,5 +1,7 @@
 """What the commands say of themselves, and how they end when called wrongly."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -35,6 +37,14 @@ def test_what_an_operator_needs_is_there() -> None:
         "metadata backup", "metadata restore",
         "key create", "key list", "key grant", "key disable", "key enable", "key delete",
     }  # fmt: skip
+
+
+def test_help_loads_nothing_that_takes_long() -> None:
+    """What only some commands need is imported when they run."""
+    slow = {"asyncio", "awscrt", "boto3", "botocore", "cryptography", "lmdb", "msgspec", "rich", "uvloop"}
+    program = f"import sys, holdfast.cli.main; print(*sorted({slow} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])

@@ -6,22 +6,28 @@ job, retries that back off, and no second checksum of what is checked here anywa
 """
 
 import difflib
+import os
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 from botocore import exceptions as boto
 from botocore.config import Config
+from botocore.httpsession import get_cert_path
 from botocore.parsers import ResponseParserError
+from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from holdfast import __version__
 from holdfast.cli.client.failures import Asked, NoSuchBucket, status_of, translated
+from holdfast.cli.client.quick import Endpoint, Lane
 from holdfast.core.clock import Clock
 from holdfast.core.errors import HoldfastError, InvalidRequest, Unavailable
 from holdfast.core.limits import MIB
@@ -67,6 +73,7 @@ class Connection:
             raise InvalidRequest(f"{choice.endpoint_url!r} is no endpoint: write http://HOST:PORT or https://HOST")
         self._making = threading.Lock()
         self._made: Any = None
+        self._lane: Lane | None = None
 
     @property
     def _client(self) -> Any:
@@ -91,9 +98,9 @@ class Connection:
         return bool(self._client.meta.config.request_checksum_calculation != "when_required")
 
     def _make_client(self) -> Any:
-        session = boto3.session.Session(
-            profile_name=self.choice.profile or None, region_name=self.choice.region or None
-        )
+        # botocore knows AWS_DEFAULT_REGION only; the other SDKs and aws-cli 2 know AWS_REGION, which wins there.
+        region = self.choice.region or os.environ.get("AWS_REGION") or None
+        session = boto3.session.Session(profile_name=self.choice.profile or None, region_name=region)
         core = session._session  # the botocore session, which alone tells what was configured
         retries: dict[str, Any] = {"mode": "standard", "total_max_attempts": ATTEMPTS_MAX_COUNT}
         configured = [name for name in ("retry_mode", "max_attempts") if _is_configured(core, name)]
@@ -122,7 +129,30 @@ class Connection:
         client.meta.events.register_first("needs-retry.s3", self._fail_fast)
         client.meta.events.register("after-call.s3", self._note_answer)
         _remember_endpoints(client)
+        self._lane = self._make_lane(client, core)
         return client
+
+    def _make_lane(self, client: Any, core: Any) -> Lane | None:
+        """None where botocore alone knows the way: through a proxy, or without credentials."""
+        bundle = core.get_config_variable("ca_bundle") or get_cert_path(True)
+        if self._credentials is None or get_environ_proxies(client.meta.endpoint_url) or Path(bundle).is_dir():
+            return None
+        region = client.meta.region_name
+
+        def sign_link(bucket: str) -> str:
+            return str(client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"}))
+
+        return Lane(
+            Endpoint(
+                sign_link,
+                self._credentials.get_frozen_credentials,
+                "us-east-1" if region == "aws-global" else region,
+                self.now,
+                lambda: ssl.create_default_context(cafile=bundle),
+                f"holdfast/{__version__}",
+                READ_MAX_SECONDS,
+            )
+        )
 
     @property
     def region(self) -> str:
@@ -165,6 +195,15 @@ class Connection:
         except FOREIGN as error:
             raise translated(error, self._asked(operation, bucket, key)) from error
         return answer
+
+    def call_small(self, operation: str, bucket: str, key: str, **parameters: Any) -> dict[str, Any]:
+        """`call` of put_object and get_object for small objects, of which there may be very many."""
+        # The first answer is had by botocore: it finds out what is wrong with an endpoint, and how its clock goes.
+        if self._answered.is_set() and self._lane is not None:
+            answer = self._lane.ask(operation, bucket, key, parameters)
+            if answer is not None:
+                return answer
+        return self.call(operation, bucket, key, **parameters)
 
     def pages(self, operation: str, bucket: str = "", **parameters: Any) -> Iterator[dict[str, Any]]:
         """Every page of a listing."""

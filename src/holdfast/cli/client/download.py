@@ -28,6 +28,7 @@ from holdfast.cli.client.crew import Crew
 from holdfast.cli.client.digests import Expected
 from holdfast.cli.client.landing import InTheWay, local_error, part_path, stale_parts
 from holdfast.cli.client.listing import named
+from holdfast.cli.client.quick import SMALL_MAX_BYTES
 from holdfast.core.errors import Corrupt, Full, InvalidRequest, PreconditionFailed, Unavailable
 from holdfast.core.limits import MIB
 
@@ -68,7 +69,7 @@ class Downloader:
         """
         _check_replaceable(target, remote)
         if size is not None and size <= WHOLE_MAX_BYTES:
-            return self._whole(remote, target, version_id)
+            return self._whole(remote, target, version_id, is_small=size <= SMALL_MAX_BYTES)
         head = named(self.connection, remote, version_id)
         if int(head["ContentLength"]) <= WHOLE_MAX_BYTES:
             return self._whole(remote, target, version_id)
@@ -79,8 +80,8 @@ class Downloader:
                 head = named(self.connection, remote, version_id)  # overwritten meanwhile: the new one, then
         raise PreconditionFailed(f"{remote} is overwritten again and again: give the same command later")
 
-    def _whole(self, remote: Remote, target: Path, version_id: str) -> Downloaded:
-        data, answer = self._fetch(remote, version_id)
+    def _whole(self, remote: Remote, target: Path, version_id: str, *, is_small: bool = False) -> Downloaded:
+        data, answer = self._fetch(remote, version_id, self.connection.call_small if is_small else self.connection.call)
         part = part_path(target, "whole")
         try:
             with _written(part, target) as descriptor:
@@ -95,12 +96,14 @@ class Downloader:
         self.advance(len(data))
         return Downloaded(len(data), digests.etag_of(answer))
 
-    def _fetch(self, remote: Remote, version_id: str) -> tuple[bytes, dict[str, Any]]:
+    def _fetch(
+        self, remote: Remote, version_id: str, call: Callable[..., dict[str, Any]]
+    ) -> tuple[bytes, dict[str, Any]]:
         """The whole object in memory, checked."""
         chosen = {"VersionId": version_id} if version_id else {}
         for attempt in range(BROKEN_MAX_COUNT):
             self.crew.check()
-            answer = self.connection.call("get_object", remote.bucket, remote.key, ChecksumMode="ENABLED", **chosen)
+            answer = call("get_object", remote.bucket, remote.key, ChecksumMode="ENABLED", **chosen)
             length = int(answer["ContentLength"])
             if length > 2 * WHOLE_MAX_BYTES:
                 answer["Body"].close()

@@ -24,6 +24,7 @@ from holdfast.cli.client.connection import Connection
 from holdfast.cli.client.crew import Crew
 from holdfast.cli.client.failures import NoSuchUpload
 from holdfast.cli.client.landing import local_error
+from holdfast.cli.client.quick import SMALL_MAX_BYTES
 from holdfast.cli.client.unfinished import Begun, Note, note_of
 from holdfast.core.errors import Corrupt, HoldfastError, InvalidRequest, NotFound, PreconditionFailed
 from holdfast.core.limits import MIB, OBJECT_MAX_BYTES, PARTS_MAX_COUNT
@@ -94,7 +95,8 @@ class Uploader:
     def _whole(self, data: bytes, remote: Remote, headers: dict[str, Any]) -> Uploaded:
         crc = digests.crc64(data)
         proof = self._proof(data, crc)
-        answer = self.connection.call("put_object", remote.bucket, remote.key, Body=data, **proof, **headers)
+        put = self.connection.call_small if len(data) <= SMALL_MAX_BYTES else self.connection.call
+        answer = put("put_object", remote.bucket, remote.key, Body=data, **proof, **headers)
         digests.check_sent(answer, data, crc, str(remote))
         self.advance(len(data))
         return Uploaded(len(data), digests.etag_of(answer))

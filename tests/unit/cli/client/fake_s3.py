@@ -60,6 +60,8 @@ class FakeS3:
         answer: dict[str, Any] = getattr(self, "_" + operation)(key, **parameters)
         return answer
 
+    call_small = call
+
     def pages(self, operation: str, bucket: str = "", **parameters: Any) -> Iterator[dict[str, Any]]:
         assert operation == "list_parts"
         parts = self.uploads.get(parameters["UploadId"])
