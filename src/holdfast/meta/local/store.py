@@ -40,7 +40,15 @@ from holdfast.meta.local.mirror import Mirror, Sizes
 from holdfast.meta.local.mirrors import NO_ROOM, Failures, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import APPENDING, CHANGING, CLEAN, Run, State
 from holdfast.meta.local.view import Transaction, View, abandon, open_view
-from holdfast.meta.local.views import build_view, discard_view, find_view, is_deadly, leave_view, roll_forward
+from holdfast.meta.local.views import (
+    build_view,
+    discard_view,
+    disown_view,
+    find_view,
+    is_deadly,
+    leave_view,
+    roll_forward,
+)
 from holdfast.meta.local.witness import FILE_NAME as WITNESS_NAME
 from holdfast.meta.local.witness import (
     Testimony,
@@ -509,12 +517,14 @@ class Store:
             return [failure.mirror]
         except (lmdb.Error, Corrupt):
             # Once more from the checkpoint; if that does not help, it was not the view.
-            self._view.close()
+            suspect = self._view
+            suspect.close()
             self._view = self._build()
             try:
                 position = self._roll_forward()
             except MirrorFailed as failure:
                 return [failure.mirror]
+            disown_view(self.disk, suspect)
         if position.sequence < newest.sequence:
             raise Corrupt(
                 f"the log ends with record {position.sequence}, and had {newest.sequence}: commits were lost to more"
@@ -553,6 +563,8 @@ class Store:
             self._view = old
             discard_view(new)
             raise
+        if old is not None:
+            disown_view(self.disk, old)
         self._publish(msgspec.structs.replace(self.state, view=str(new.path), map_bytes=new.map_bytes))
         if old is not None:
             discard_view(old)

@@ -4,11 +4,13 @@ Rules. A view lies in `view-<random>` on a mirror's drive, beside a file `origin
 after an orderly end, the position at which it was synced. It is believed while the mount is the same (what a killed
 process wrote is still there), or when it still stands where the orderly end left it. Otherwise it is made again from
 the newest checkpoint that is whole on any mirror. A view without a position was not finished. A view in which processes
-died is not opened again.
+died is not opened again. A death may leave two that can be believed, one of them half-way through the log: the one that
+got further counts. One that was found to be wrong loses its origin before another takes its place.
 """
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
@@ -75,21 +77,28 @@ def leave_view(disk: BoundedDisk, view: View) -> None:
 
 
 def find_view(disk: Disk, mirrors: Sequence[Mirror], attendance: Attendance) -> View | None:
-    """The view of an earlier run that may be believed and that the log confirms; the others are removed."""
+    """The view of an earlier run that may be believed, that the log confirms, and that got furthest; the others are
+    removed."""
     believed: View | None = None
+    furthest = -1
     for mirror in mirrors:
         for name in _names(disk, mirror):
             if not name.startswith(PREFIX):
                 continue
-            view = None
-            if believed is None and not is_deadly(attendance, name):
+            found = None
+            if not is_deadly(attendance, name):
                 with attendance.inside(name):
-                    view = _believable(disk, mirror.path / name, mirrors)
-            if view is None:
+                    found = _believable(disk, mirror.path / name, mirrors)
+            if found is None or found[1].sequence <= furthest:
+                if found is not None:
+                    found[0].close()
                 attendance.forget(name)
                 shutil.rmtree(mirror.path / name, ignore_errors=True)
-            else:
-                believed = view
+                continue
+            if believed is not None:
+                attendance.forget(believed.path.name)
+                discard_view(believed)
+            believed, furthest = found[0], found[1].sequence
     return believed
 
 
@@ -106,7 +115,8 @@ def _names(disk: Disk, mirror: Mirror) -> list[str]:
         return []
 
 
-def _believable(disk: Disk, path: Path, mirrors: Sequence[Mirror]) -> View | None:
+def _believable(disk: Disk, path: Path, mirrors: Sequence[Mirror]) -> tuple[View, Position] | None:
+    """The view, and how far it got; None when it may not be believed."""
     try:
         origin = msgspec.msgpack.decode(disk.read_file(path / ORIGIN_NAME), type=Origin)
         same_mount = origin.mount == disk.mount(path)
@@ -122,7 +132,7 @@ def _believable(disk: Disk, path: Path, mirrors: Sequence[Mirror]) -> View | Non
             mirror.confirms(position) for mirror in mirrors
         ):
             write_origin(disk, path, b"")
-            return view
+            return view, position
     except (OSError, Corrupt, lmdb.Error):
         pass
     view.close()
@@ -160,6 +170,12 @@ def build_view(disk: Disk, randomness: Randomness, store: StoreId, mirrors: Sequ
         else:
             return view
     raise OSError(f"no mirror takes a view: {failure}") from failure
+
+
+def disown_view(disk: Disk, view: View) -> None:
+    """Have no start believe a view again: who puts another in its place may die before it is removed."""
+    with suppress(OSError):
+        disk.unlink(view.path / ORIGIN_NAME)
 
 
 def discard_view(view: View) -> None:
