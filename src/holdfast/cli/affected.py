@@ -50,7 +50,8 @@ async def _with_composites(meta: Meta, contents: frozenset[ContentId]) -> frozen
     while grown:
         before = len(hit)
         async for row in _rows(meta, CONTENTS):
-            if any(extent.content in hit for extent in ContentRow.decode(row.value).extents):
+            content = ContentRow.decode(row.value)
+            if content.root is None and any(extent.content in hit for extent in content.extents):
                 hit.add(row.key[len(CONTENTS) :])
         grown = len(hit) > before
     return frozenset(hit)

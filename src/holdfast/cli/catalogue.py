@@ -8,12 +8,13 @@ import msgspec
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import NotFound, PreconditionFailed, Unavailable
 from holdfast.core.ids import BlockId, Buffer, ContentId, SessionId, Token, new_token, session_of
+from holdfast.core.limits import MIB
 from holdfast.core.ranges import ByteRange, KeyRange, prefix_range
 from holdfast.crypto.tags import TagOpener, TagSealer
 from holdfast.erasure import BlockRef, Code, Matrix
 from holdfast.meta.interface import Change, Delete, Expectation, HasToken, Meta, Put, Row
 from holdfast.objects.contents import Contents, repair_row
-from holdfast.objects.references import References
+from holdfast.objects.references import Prepared, References
 from holdfast.objects.rows import (
     CONDEMNED,
     CONTENTS,
@@ -37,6 +38,7 @@ from holdfast.upkeep.interface import (
     Condemned,
     ContentEntry,
     Liveness,
+    Recoded,
     RepairTask,
     SessionBeat,
     StoredBlock,
@@ -48,6 +50,9 @@ PAGE_COUNT = 200
 
 # Each content that is let go of takes two rows of a commit, of which there may be COMMIT_CHANGES_MAX_COUNT.
 EXTENTS_AT_ONCE_COUNT = 4000
+
+# What a recode that is killed does again of one content. 5 GiB, the longest content, are 80 of them.
+PIECE_BYTES = 64 * MIB
 
 # Rows of this kind change under a walk; whoever loses so many races in a row waits for the next round of upkeep.
 ATTEMPTS_MAX_COUNT = 16
@@ -69,12 +74,15 @@ class RowCatalogue:
         tags: TagSealer,
         clock: Clock,
         randomness: Randomness,
+        piece_bytes: int = PIECE_BYTES,
     ) -> None:
+        """`piece_bytes` is what of a content is recoded at once."""
         self._meta = meta
         self._contents = contents
         self._tags = tags
         self._clock = clock
         self._randomness = randomness
+        self._piece_bytes = piece_bytes
         self._references = References(meta, clock)
 
     # What lives
@@ -103,7 +111,8 @@ class RowCatalogue:
                     continue
                 matrix, k, m = row.code
                 content = ContentId(entry.key[len(CONTENTS) :])
-                yield ContentEntry(content, Code(Matrix(matrix), k, m), row.size, row.layout_version)
+                code = Code(Matrix(matrix), k, m)
+                yield ContentEntry(content, code, row.size, row.layout_version, begun=bool(row.extents))
             start = page.resume
 
     async def blocks(self, content: ContentId) -> AsyncIterator[StoredBlock]:
@@ -227,37 +236,70 @@ class RowCatalogue:
 
     # Changing the code
 
-    async def recode(self, content: ContentId, code: Code) -> int:
-        """The bytes move to a new content; this one becomes a composite of it, and its old tree is condemned under an
-        id of its own. So whatever refers to this content reads on, before and after."""
-        found, row = await self._references.read(content)
-        if row.condemned_ns or row.root is None or row.code == (code.matrix.value, code.k, code.m):
-            return 0
+    async def recode(self, content: ContentId, code: Code) -> Recoded:
+        """The bytes move to new contents, a piece at a time, which this one names as its extents beside its tree. Once
+        they are all there it becomes a composite of them, and its old tree is condemned under an id of its own. So
+        whatever refers to this content reads on, before and after, and what was done is in no other row."""
+        _, row = await self._references.read(content)
+        if row.condemned_ns or row.root is None:
+            return Recoded(0, whole=True)
+        if row.code == (code.matrix.value, code.k, code.m):
+            await self._drop_pieces(content)
+            return Recoded(0, whole=True)
+        start = sum(extent.length for extent in row.extents)
+        piece = ByteRange(start, min(start + self._piece_bytes, row.size))
         writer = await self._contents.open_writer(code)
         try:
-            async with aclosing(self._contents.read(content, ByteRange(0, row.size))) as plain:
+            async with aclosing(self._contents.read(content, piece)) as plain:
                 async for block in plain:
                     await writer.write(memoryview(block), _nothing)
             prepared = await writer.finish()
         except BaseException:
             await writer.abort()
             raise
-        old, old_row = await self._contents.condemned_twin(content, row)
-        changed = msgspec.structs.replace(
-            row,
-            root=None,
-            walk_root=None,
-            code=("", 0, 0),
-            extents=[Extent(writer.content, 0, row.size)],
-        )
-        changes: list[Change] = [
-            Put(found.key, changed.encode()),
-            Put(content_row_key(old), old_row.encode()),
-            Put(condemned_row_key(old_row.condemned_ns, old), b""),
-            *prepared.changes,
-        ]
-        swapped = await self._try(changes, [HasToken(found.key, found.token), *prepared.expecting])
-        return row.size if swapped else 0
+        added = False
+        try:
+            added = await self._add_piece(content, row, Extent(writer.content, 0, piece.length), prepared)
+        finally:
+            if not added:
+                await self._contents.discard(writer.content, prepared)
+        return Recoded(piece.length if added else 0, whole=not added or piece.end == row.size)
+
+    async def _drop_pieces(self, content: ContentId) -> None:
+        """A recode to another code was begun, and then one back to the content's own was ordered."""
+        found, row = await self._references.read(content)
+        if row.root is not None and row.extents:
+            dropped = await self._references.move(dropped=[ContentId(extent.content) for extent in row.extents])
+            changed = Put(found.key, msgspec.structs.replace(row, extents=[]).encode())
+            # Whoever changed the row meanwhile leaves this to the next recode.
+            await self._try([changed, *dropped.changes], [HasToken(found.key, found.token), *dropped.expecting])
+
+    async def _add_piece(self, content: ContentId, seen: ContentRow, piece: Extent, prepared: Prepared) -> bool:
+        """Whether it was added; not if the content is done with, or somebody else recodes it. Raises Unavailable."""
+        for _ in range(ATTEMPTS_MAX_COUNT):
+            try:
+                found, row = await self._references.read(content)
+            except NotFound:
+                return False
+            if row.condemned_ns or row.root is None or row.extents != seen.extents:
+                return False
+            changed = msgspec.structs.replace(row, extents=[*row.extents, piece])
+            changes = list(prepared.changes)
+            if sum(extent.length for extent in changed.extents) == row.size:
+                old, old_row = await self._contents.condemned_twin(content, row)
+                changes.append(Put(content_row_key(old), old_row.encode()))
+                changes.append(Put(condemned_row_key(old_row.condemned_ns, old), b""))
+                changed = msgspec.structs.replace(changed, root=None, walk_root=None, code=("", 0, 0))
+            changes.append(Put(found.key, changed.encode()))
+            expecting = [*prepared.expecting, HasToken(found.key, found.token)]
+            try:
+                await self._meta.commit(changes, expecting, token=new_token(self._randomness))
+            except PreconditionFailed as error:
+                if error.failed and error.failed[0] < len(prepared.expecting):
+                    raise self._contents.why_unpublished(error) from error
+            else:
+                return True
+        raise Unavailable(f"content {content.hex()} keeps changing")
 
     # What workers remember
 

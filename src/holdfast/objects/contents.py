@@ -227,6 +227,7 @@ class Contents:
             condemned_ns=self._clock.now_ns(),
             root=wrap_root(root, twin, self._keys.read_sealer),
             walk_root=wrap_walk_root(root, twin, self._keys.walk_sealer),
+            extents=[],
         )
 
     async def discard(self, content: ContentId, prepared: Prepared) -> None:

@@ -147,7 +147,7 @@ class Copies:
     async def _extents(self, content: ContentId, wanted: ByteRange) -> list[Extent]:
         """What a range of a content is made of: a composite's own extents, so that composites do not pile up."""
         _, row = await self._references.read(content)
-        extents = cut(row.extents or [Extent(content, 0, row.size)], wanted)
+        extents = cut(row.extents if row.root is None else [Extent(content, 0, row.size)], wanted)
         if len(extents) > PART_EXTENTS_MAX_COUNT:
             raise InvalidRequest(f"a part is made of at most {PART_EXTENTS_MAX_COUNT} pieces, not {len(extents)}")
         return extents

@@ -129,6 +129,8 @@ class ContentRow(_Value, frozen=True):
     walk_root: bytes | None
     """The same for whoever may walk and not read; None for a composite."""
     extents: list[Extent]
+    """Of a simple content: its first bytes, as far as they were coded anew. It is read from its tree until they are all
+    there and it becomes a composite."""
     parts: list[int]
     """Sizes of the parts, of a multipart object."""
     code: tuple[str, int, int]

@@ -87,6 +87,8 @@ class ContentEntry:
     """Plain bytes: for progress and status, not for decisions."""
     layout_version: int
     """The newest layout that every one of its blocks is known to be placed by, as `placed` last said."""
+    begun: bool = False
+    """Whether a recode of it was begun and not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,16 @@ class SessionBeat:
     session: SessionId
     beat: int
     """Counts up while the process that holds the session is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recoded:
+    """What one call wrote anew."""
+
+    bytes: int
+    """Plain ones; 0 when there was nothing to do: it has the code already, or is no longer LIVE."""
+    whole: bool
+    """Whether the content is done with; else there are more pieces."""
 
 
 class Catalogue(Protocol):
@@ -190,9 +202,10 @@ class Catalogue(Protocol):
         """Put blocks into the repair outbox, one row for a block: an existing row gets a new token."""
         ...
 
-    async def recode(self, content: ContentId, code: Code) -> int:
-        """Write the content anew with `code`, swap the row, release the old one. Plain bytes rewritten, 0 when there
-        was nothing to do (already so, inline, or no longer LIVE). A crash leaves either the old or the new."""
+    async def recode(self, content: ContentId, code: Code) -> Recoded:
+        """Write the next piece of the content anew with `code`; with the last one swap the row and release the old
+        tree. A crash, or another call, goes on behind the last piece; readers see the old until all is there. One that
+        was begun and has `code` itself gives its pieces up. Raises NotFound."""
         ...
 
     async def load_progress(self, name: str) -> bytes:

@@ -8,7 +8,7 @@ from holdfast.drives.interface import DriveUsage
 from holdfast.erasure import Code, copies, erasure
 from holdfast.upkeep import recode
 from holdfast.upkeep.chores import Compaction, Periodic
-from holdfast.upkeep.interface import SESSION_SILENCE_SECONDS, SessionBeat
+from holdfast.upkeep.interface import SESSION_SILENCE_SECONDS, Recoded, SessionBeat
 from holdfast.upkeep.progress import SAVE_SECONDS, Record, Saver, load
 from holdfast.upkeep.recode import Recoder, RecodeRecord
 from holdfast.upkeep.sessions import SessionWatch, Sighting, watch
@@ -64,14 +64,15 @@ async def test_recode_changes_everything_once_and_ends() -> None:
 
 async def test_recode_is_resumed_by_another_process() -> None:
     world = World(6)
-    for _ in range(4):
+    for _ in range(recode.AT_ONCE_MAX_COUNT + 1):
         await world.create(copies(2))
     await recode.order(world, erasure(2, 1), world.clock)
     await Recoder(world, world.clock).work()
+    assert {content.code for content in world.living().values()} == {erasure(2, 1), copies(2)}
     worker = Recoder(world, world.clock)
     await settle(worker)
     assert {content.code for content in world.living().values()} == {erasure(2, 1)}
-    assert RecodeRecord.decode(world.progress["recode"]).recoded == 4
+    assert RecodeRecord.decode(world.progress["recode"]).recoded == recode.AT_ONCE_MAX_COUNT + 1
 
 
 async def test_recode_passes_over_what_cannot_be_read() -> None:
@@ -81,7 +82,7 @@ async def test_recode_passes_over_what_cannot_be_read() -> None:
         await world.create(copies(2))
     wrote = world.recode
 
-    async def failing(content: ContentId, code: Code) -> int:
+    async def failing(content: ContentId, code: Code) -> Recoded:
         if content == stuck:
             raise Unavailable("not now")
         return await wrote(content, code)

@@ -21,6 +21,7 @@ from holdfast.upkeep.interface import (
     Condemned,
     ContentEntry,
     Liveness,
+    Recoded,
     RepairTask,
     SessionBeat,
     StoredBlock,
@@ -418,15 +419,15 @@ class World:
         for block in blocks:
             self._enqueue(block)
 
-    async def recode(self, content: ContentId, code: Code) -> int:
+    async def recode(self, content: ContentId, code: Code) -> Recoded:
         self.hand.touch()
         row = self.rows.get(content)
         if row is None or row.condemned_ns is not None or row.code == code:
-            return 0
+            return Recoded(0, whole=True)
         new = await self.write(code, len(row.refs) - 1)
         self.publish(new)
         self.release(content)
-        return 200
+        return Recoded(200, whole=True)
 
     async def load_progress(self, name: str) -> bytes:
         self.hand.touch()
