@@ -23,7 +23,7 @@ run: setup  ## a store over six directories under ./data, answering S3 on 127.0.
 	@exec $(BIN)/holdfast serve $(foreach n,1 2 3 4 5 6,$(DATA)/drive$(n))
 
 test: setup  ## every test but the soaks
-	$(BIN)/python -m pytest -q -m "not soak" -n 2
+	$(BIN)/python -m pytest -q -m "not soak" -n 2 --dist worksteal
 
 demo: setup  ## lose two drives during a download, and get every byte back
 	$(BIN)/python -m bench.demo
@@ -32,7 +32,8 @@ bench: setup  ## measure this machine: requests, throughput, memory
 	$(BIN)/python -m bench.load --target 6 --target floor
 
 soak: setup  ## the long proofs: hundreds of kills, every power cut, all planted bugs
-	$(BIN)/python -m pytest -q -m soak
+	$(BIN)/python -m pytest -q -m "soak and not alone" -n 2 --dist worksteal -o faulthandler_timeout=0
+	$(BIN)/python -m pytest -q -m "soak and alone" -o faulthandler_timeout=0
 
 lint: setup  ## format, style, types, imports between rooms
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ KEYS_COUNT = int(os.environ.get("HOLDFAST_MANY_KEYS", "10000000"))
 RATIO_MAX = 1.3
 
 
+@pytest.mark.alone
 @pytest.mark.soak
 def test_a_full_bucket_is_hardly_slower_than_an_empty_one(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"

@@ -116,6 +116,7 @@ def test_sixteen_streams_in_little_memory(tmp_path: Path) -> None:
     prove(tmp_path, 16 * MIB)
 
 
+@pytest.mark.alone
 @pytest.mark.soak
 def test_sixteen_streams_of_a_gibibyte_in_little_memory(tmp_path: Path) -> None:
     prove(tmp_path, GIB)

@@ -78,6 +78,7 @@ def test_sixty_objects(tmp_path: Path) -> None:
     prove(tmp_path, 60)
 
 
+@pytest.mark.alone
 @pytest.mark.soak
 def test_two_million_objects(tmp_path: Path) -> None:
     prove(tmp_path, OBJECTS_COUNT)

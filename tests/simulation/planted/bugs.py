@@ -17,7 +17,7 @@ class Bug:
     proof: str
     """syncs, power cut, upkeep (a power cut during it), history, rot, or stale drive."""
     cuts: int | None = 24
-    """How many a power cut takes to find it; None is every sync boundary in every style."""
+    """How many a power cut takes to find it; None is every sync boundary, in one style after the other."""
 
 
 def _skip_sync(part: str) -> None:
