@@ -17,7 +17,7 @@ from holdfast.core.limits import KIB, MIB
 # Below it the system allocator does as well: no page of its own is mapped and unmapped.
 POOLED_MIN_BYTES = 64 * KIB
 
-# The reads of sixteen blocks of 1 MiB in 4+2 at once, or one large commit on each of six drives.
+# The reads of sixteen blocks of 1 MiB in 4+2 at once.
 IDLE_MAX_BYTES = 32 * MIB
 
 

@@ -1,6 +1,6 @@
 """The group commit of one drive in one process: everything that arrived meanwhile goes to the disk in one write.
 
-A thread takes what is queued, encodes it into one aligned buffer, writes and syncs it once, tells the index in one
+A thread takes what is queued, lays it out in aligned memory, writes and syncs it once, tells the index in one
 transaction, and wakes all callers in one turn of their loop.
 
 Rules.
@@ -26,7 +26,6 @@ from holdfast.core.disk import Disk, File
 from holdfast.core.errors import Full, HoldfastError, NodeDown
 from holdfast.core.ids import Buffer, DriveId
 from holdfast.core.limits import MIB
-from holdfast.drives.buffers import BufferPool
 from holdfast.drives.index import SEGMENTS_NAME, Index
 from holdfast.drives.interface import FragmentKey
 from holdfast.drives.records import (
@@ -35,13 +34,14 @@ from holdfast.drives.records import (
     Kind,
     Place,
     aligned,
+    encode_head,
     head_bytes,
     payload_checksums,
-    write_head,
 )
 from holdfast.drives.reserve import NO_SPACE, Reserve
 from holdfast.drives.rows import Update
 from holdfast.drives.segments import FIRST_GENERATION, Entry, entry_of
+from holdfast.drives.slab import Slab
 from holdfast.drives.writer import SegmentWriter, create_segment
 
 # A commit grows up to this and one record more: enough to hide the sync, little enough to wait for.
@@ -116,7 +116,6 @@ class Committer:
         randomness: Randomness,
         index: Index,
         reserve: Reserve,
-        pool: BufferPool,
         segment_bytes: int,
         allocation_bytes: int,
     ) -> None:
@@ -126,7 +125,7 @@ class Committer:
         self._randomness = randomness
         self._index = index
         self._reserve = reserve
-        self._pool = pool
+        self._slab = Slab()
         self._segment_bytes = segment_bytes
         self._allocation_bytes = allocation_bytes
         self._writer: SegmentWriter | None = None
@@ -255,19 +254,13 @@ class Committer:
         sequence = self._sequence()
         length = aligned(sum(record.bytes for record in records), PAGE_BYTES)
         writer = self._writer_for(length, len(records), use)
-        slab = self._pool.take(length)
+        entries, buffers = _encode(records, sequence, writer, length)
         try:
-            view = memoryview(slab)[:length]
-            entries = _encode(view, records, sequence, writer)
-            try:
-                writer.append([view])
-            except OSError as error:
-                if error.errno in NO_SPACE:
-                    raise Full(f"no space left on {self._directory}: delete something, or add a drive") from error
-                raise
-            view.release()
-        finally:
-            self._pool.give(slab)
+            writer.append(self._slab.pieces(buffers))
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise Full(f"no space left on {self._directory}: delete something, or add a drive") from error
+            raise
 
         def change(update: Update, clock: int) -> int:
             for record, entry in zip(records, entries, strict=True):
@@ -360,36 +353,33 @@ def _newest(jobs: Sequence[Job]) -> list[Record]:
     return moves + list(newest.values())
 
 
-def _encode(view: memoryview, records: Sequence[Record], sequence: int, writer: SegmentWriter) -> list[Entry]:
-    """Lay the records of a commit out in `view`, to its last byte."""
+def _encode(
+    records: Sequence[Record], sequence: int, writer: SegmentWriter, length: int
+) -> tuple[list[Entry], list[Buffer]]:
+    """Lay the records of a commit of `length` bytes out: their entries, and the buffers that make it up in turn."""
     entries: list[Entry] = []
+    buffers: list[Buffer] = []
     at = 0
     for number, record in enumerate(records, 1):
         payload = record.payload
-        span = record.bytes if number < len(records) else len(view) - at
-        place = Place(writer.segment, writer.position + at, span)
-        own = sequence if record.sequence is None else record.sequence
-        checksums = payload_checksums(payload)
+        span = record.bytes if number < len(records) else length - at
         head = Head(
             record.kind,
             record.key,
-            own,
+            sequence if record.sequence is None else record.sequence,
             writer.commit,
-            place,
+            Place(writer.segment, writer.position + at, span),
             record.tag,
             record.commitment,
             record.leaves,
-            checksums,
+            payload_checksums(payload),
             len(payload),
         )
-        data = at + write_head(view[at:], head, FIRST_GENERATION)
-        end = data + len(payload)
-        view[data:end] = payload
-        # The buffer has been used before: what lies between records is zero.
-        at += span
-        view[end:at] = bytes(at - end)
+        encoded = encode_head(head, FIRST_GENERATION)
+        buffers += (encoded, payload, bytes(span - len(encoded) - len(payload)))
         entries.append(entry_of(head))
-    return entries
+        at += span
+    return entries, buffers
 
 
 def _finish_all(jobs: list[Job]) -> None:

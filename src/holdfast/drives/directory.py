@@ -260,7 +260,6 @@ async def open_drive(
         randomness=randomness,
         index=index,
         reserve=reserve,
-        pool=buffers,
         segment_bytes=chosen.segment,
         allocation_bytes=chosen.allocation,
     )

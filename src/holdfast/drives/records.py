@@ -116,8 +116,8 @@ def aligned(length: int, to: int = RECORD_ALIGN_BYTES) -> int:
     return -(-length // to) * to
 
 
-def write_head(target: memoryview, head: Head, generation: int) -> int:
-    """Encode `head` at the start of `target`; the number of bytes written. The payload goes right behind."""
+def encode_head(head: Head, generation: int) -> bytes:
+    """The bytes in front of the payload."""
     tag, commitment, leaves = head.tag, head.commitment, head.leaves
     header = _HEADER.pack(
         MAGIC,
@@ -136,9 +136,7 @@ def write_head(target: memoryview, head: Head, generation: int) -> int:
         head.key.block,
     )
     variable = tag + commitment + leaves + head.checksums
-    encoded = header + _CHECKSUM.pack(xxh3_64_intdigest(header + variable)) + variable
-    target[: len(encoded)] = encoded
-    return len(encoded)
+    return header + _CHECKSUM.pack(xxh3_64_intdigest(header + variable)) + variable
 
 
 def read_head(source: memoryview, segment: bytes, generation: int, offset: int) -> Head:

@@ -5,7 +5,7 @@ commit that failed in the write or the sync leaves the file in a state that nobo
 lock and all, and never written again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from holdfast.core.clock import Randomness
@@ -50,14 +50,17 @@ class SegmentWriter:
             self._file.allocate(length)
             self.allocated = length
 
-    def append(self, buffers: Sequence[Buffer]) -> None:
-        """Write a group commit, of whole pages, and sync it.
+    def append(self, pieces: Iterable[Buffer]) -> None:
+        """Write a group commit, pieces of whole pages one after the other, and sync it.
 
         After OSError(ENOSPC) the next commit may take its place; any other error means: abandon the segment.
         """
         # The number is used up even if this fails: a remnant must never look like part of a later commit.
         self.commit += 1
-        self._file.write(buffers, self.position)
+        at = self.position
+        for piece in pieces:
+            self._file.write([piece], at)
+            at += len(piece)
         try:
             self._file.sync()
         except OSError as error:

@@ -19,7 +19,7 @@ from holdfast.core.limits import LEAF_BYTES
 from holdfast.drives.identity import Identity, decode_identity, encode_identity
 from holdfast.drives.interface import FragmentKey
 from holdfast.drives.os_disk import OsDisk
-from holdfast.drives.records import PAGE_BYTES, Head, Kind, Place, payload_checksums, read_head, write_head
+from holdfast.drives.records import PAGE_BYTES, Head, Kind, Place, encode_head, payload_checksums, read_head
 from holdfast.drives.segments import (
     FIRST_GENERATION,
     TRAILER_BYTES,
@@ -67,8 +67,7 @@ def payload_of(length: int) -> bytes:
 
 
 def encoded(head: Head) -> bytes:
-    buffer = bytearray(8192)
-    return bytes(buffer[: write_head(memoryview(buffer), head, FIRST_GENERATION)])
+    return encode_head(head, FIRST_GENERATION)
 
 
 @pytest.mark.parametrize("vector", golden("record")["records"], ids=lambda vector: vector["name"])

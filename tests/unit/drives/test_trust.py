@@ -11,7 +11,7 @@ from xxhash import xxh3_64_intdigest
 from holdfast.core.errors import InvalidRequest, NotFound
 from holdfast.drives.directory import DirectoryDrive
 from holdfast.drives.os_disk import OsDisk
-from holdfast.drives.records import PAGE_BYTES, Head, Kind, Place, aligned, payload_checksums, write_head
+from holdfast.drives.records import PAGE_BYTES, Head, Kind, Place, aligned, encode_head, payload_checksums
 from holdfast.drives.segments import FIRST_GENERATION, scan, segment_of
 from holdfast.testing.drive_suite import assert_holds, key_of, make_fragment, refusal
 from tests.unit.drives.opened import Opened
@@ -159,8 +159,8 @@ def append_commit(path: Path, number: int) -> None:
         sums,
         len(fragment.payload),
     )
-    at = write_head(memoryview(page), head, FIRST_GENERATION)
-    page[at : at + len(fragment.payload)] = fragment.payload
+    record = encode_head(head, FIRST_GENERATION) + fragment.payload
+    page[: len(record)] = record
     file.write([page], contents.end)
     file.close()
 
