@@ -25,6 +25,7 @@ import pytest
 from botocore.config import Config
 from click.testing import CliRunner
 
+from holdfast.cli.client.unfinished import Begun, note_of
 from holdfast.cli.main import main
 from holdfast.core.limits import MIB
 from holdfast.testing.server import ACCESS_KEY, SECRET_KEY, Server
@@ -340,6 +341,42 @@ def test_a_killed_upload_goes_on(client: Client, bucket: str, tmp_path: Path) ->
     assert list((client.home / "state" / "holdfast" / "uploads").iterdir()) == []
 
 
+def test_unfinished_uploads_are_listed_and_aborted(client: Client, bucket: str) -> None:
+    def begin(key: str, *parts: bytes) -> str:
+        upload = str(client.s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"])
+        for number, body in enumerate(parts, 1):
+            client.s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
+        return upload
+
+    ids = {key: begin(key, *parts) for key, parts in {"a/1": (b"abc",), "a/2": (), "ab": (b"x", b"y")}.items()}
+    second = begin("ab")
+    notes = client.home / "state" / "holdfast" / "uploads"
+    with note_of(notes, "of this test") as note:
+        note.write(Begun(ids["ab"], 9, 1, 1, 1, {}, "/home/me/film"))
+        listed = client.run("uploads", "list", bucket, "--json").well().records
+        assert {(one["key"], one["upload_id"]): one["bytes"] for one in listed} == {
+            ("a/1", ids["a/1"]): 3, ("a/2", ids["a/2"]): 0, ("ab", ids["ab"]): 2, ("ab", second): 0,
+        }  # fmt: skip
+        assert [one["key"] for one in listed] == ["a/1", "a/2", "ab", "ab"]
+        assert "(of 9 B from /home/me/film: being sent now)" in client.run("uploads", "list", bucket).well().out
+        assert len(client.run("uploads", "list", f"s3://{bucket}/ab", "--json").well().records) == 2
+        said = client.run("uploads", "abort", f"s3://{bucket}/ab").well()
+        assert "Left out /home/me/film, which is being sent now" in said.errors
+    assert "the same command goes on" in client.run("uploads", "list", bucket).well().out
+    assert client.run("uploads", "abort", f"s3://{bucket}/ab", "--upload-id", second).status == 1
+    assert client.run("uploads", "abort", f"s3://{bucket}/ab", "--older-than", "1h").status == 1
+    assert client.run("uploads", "abort", f"s3://{bucket}/a").status == 1
+    client.run("uploads", "abort", f"s3://{bucket}/ab").well()
+    assert list(notes.iterdir()) == []
+    would = client.run("uploads", "abort", "-r", f"s3://{bucket}/a", "--dry-run").well().out
+    assert [line.split(",")[0] for line in would.splitlines()] == [
+        f"Would abort s3://{bucket}/a/1", f"Would abort s3://{bucket}/a/2",
+    ]  # fmt: skip
+    assert "say --yes" in client.run("uploads", "abort", "-r", bucket).errors
+    assert client.run("uploads", "abort", "-r", "--yes", bucket).well().out.endswith("2 uploads aborted\n")
+    assert client.run("uploads", "list", bucket, "--json").well().records == []
+
+
 def test_a_killed_download_goes_on(client: Client, bucket: str, tmp_path: Path) -> None:
     body = Random(3).randbytes(LARGE_BYTES)
     client.s3.put_object(Bucket=bucket, Key="large", Body=body, ChecksumAlgorithm="CRC64NVME")
@@ -462,7 +499,7 @@ def test_profiles_are_understood(client: Client, bucket: str) -> None:
     (client.home / "config").write_text("[default]\nrequest_checksum_calculation = when_required\n")
     (client.home / "plain").write_bytes(b"with Content-MD5")
     client.run("put", client.home / "plain", f"s3://{bucket}/").well()
-    assert "ChecksumCRC64NVME" not in client.s3.head_object(Bucket=bucket, Key="plain", ChecksumMode="ENABLED")
+    assert client.held(bucket) == {"plain": b"with Content-MD5"}
     (client.home / "config").unlink()
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import click
 
 from holdfast.cli.client.address import Remote, parse_remote
-from holdfast.cli.client.commands import Session, connected
 from holdfast.cli.client.completing import REMOTE
+from holdfast.cli.client.options import YES
+from holdfast.cli.client.session import Session, connected
 from holdfast.cli.output import count
 from holdfast.core.errors import InvalidRequest
 
@@ -55,7 +56,7 @@ def list_(session: Session) -> None:
 @bucket.command()
 @click.argument("name", metavar="BUCKET", type=REMOTE)
 @click.option("--force", is_flag=True, help="With everything in it, all versions included.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@YES
 @connected(quiet=True)
 def delete(session: Session, name: str, force: bool, yes: bool) -> None:
     """Delete a bucket, which must be empty.

@@ -4,139 +4,31 @@ Each talks to any S3 endpoint, as AWS's own tools would find it. boto3 is import
 `--help` and the operator's commands do without. Exit status: docs/commands.md.
 """
 
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any
 
 import click
 
 from holdfast.cli.client.address import Local, Place, Remote, Stream, parse_place, parse_remote
 from holdfast.cli.client.completing import REMOTE
-from holdfast.cli.client.reporting import Reporter, shown
-from holdfast.core.errors import HoldfastError, InvalidName, InvalidRequest
-
-if TYPE_CHECKING:
-    from holdfast.cli.client.connection import Connection
-    from holdfast.cli.client.crew import Crew
-    from holdfast.cli.client.transfer import Transfers
-
-# Enough to keep a server busy, few enough for a laptop's line.
-JOBS_DEFAULT_COUNT = 8
-JOBS_MAX_COUNT = 256
+from holdfast.cli.client.options import (
+    CONTENT_TYPE,
+    DRY_RUN,
+    EXACT,
+    FOLLOW,
+    METADATA,
+    RECURSIVE,
+    VERSION,
+    YES,
+    filtered,
+    transferring,
+)
+from holdfast.cli.client.reporting import shown
+from holdfast.cli.client.session import Session, connected
+from holdfast.core.errors import InvalidRequest
 
 # Its descriptor: bytes go there without Python's buffer.
 STANDARD_OUTPUT = 1
-
-# The exit status of what SIGINT ends, by the shells' convention.
-INTERRUPTED = 128 + signal.SIGINT
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What every command of users is given: where to, how to speak, and how much at once."""
-
-    profile: str
-    endpoint_url: str
-    region: str
-    jobs: int
-    reporter: Reporter
-
-    def connect(self) -> "Connection":
-        from holdfast.cli.client.connection import Choice, Connection
-        from holdfast.cli.system import SystemClock
-
-        return Connection(Choice(self.profile, self.endpoint_url, self.region, self.jobs), SystemClock())
-
-    @contextmanager
-    def crew(self) -> Iterator["Crew"]:
-        from holdfast.cli.client.crew import Crew
-
-        crew = Crew(self.jobs)
-        try:
-            yield crew
-        finally:
-            crew.close()
-
-    @contextmanager
-    def transfers(self, **options: Any) -> Iterator["Transfers"]:
-        from holdfast.cli.client.transfer import Transfers
-        from holdfast.cli.client.unfinished import default_directory
-        from holdfast.cli.system import SystemClock
-
-        connection = self.connect()
-        notes = default_directory(dict(os.environ))
-        with self.crew() as crew:
-            yield Transfers(connection, crew, self.reporter, SystemClock(), notes, **options)
-
-
-def connected(*, quiet: bool = False, results_are_bytes: bool = False) -> Callable[[F], F]:
-    """Give a command the options of every command of users; it gets a Session first."""
-
-    def wrap(command: F) -> F:
-        def run(profile: str, endpoint_url: str, region: str, as_json: bool, jobs: int, **given: Any) -> None:
-            reporter = Reporter(as_json=as_json, quiet=given.pop("quiet", False), results_are_bytes=results_are_bytes)
-            try:
-                command(Session(profile, endpoint_url, region, jobs, reporter), **given)
-            except InvalidName as error:
-                raise click.UsageError(shown(str(error))) from error
-            except HoldfastError as error:
-                reporter.fail(error)
-            except KeyboardInterrupt:
-                _leave(reporter)
-            reporter.end()
-
-        run.__doc__, run.__name__ = command.__doc__, command.__name__
-        run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        wrapped: Callable[..., None] = run
-        for option in reversed(_COMMON + (_QUIET if quiet else ())):
-            wrapped = option(wrapped)
-        return wrapped  # type: ignore[return-value]
-
-    return wrap
-
-
-def _leave(reporter: Reporter) -> NoReturn:
-    """Without waiting for requests in flight: whatever is cut off here, a kill could have cut off."""
-    reporter.note("\nInterrupted: the same command goes on where this one stopped")
-    sys.stdout.flush()
-    os._exit(INTERRUPTED)
-
-
-_COMMON = (
-    click.option(
-        "--profile", default="", metavar="NAME", envvar="HOLDFAST_PROFILE", show_envvar=True,
-        help="Profile of ~/.aws/config and ~/.aws/credentials.",
-    ),
-    click.option(
-        "--endpoint-url", default="", metavar="URL", envvar="HOLDFAST_ENDPOINT_URL", show_envvar=True,
-        help="The server, as http://127.0.0.1:9000; else AWS_ENDPOINT_URL or the profile's endpoint_url.",
-    ),
-    click.option("--region", default="", metavar="NAME", help="Region that signatures name; else as configured."),
-    click.option(
-        "--jobs", "-j", default=JOBS_DEFAULT_COUNT, type=click.IntRange(1, JOBS_MAX_COUNT), show_default=True,
-        metavar="N", help="Requests at once.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
-)  # fmt: skip
-_QUIET = (click.option("--quiet", "-q", is_flag=True, help="Say nothing but what went wrong."),)
-
-_recursive = click.option("--recursive", "-r", is_flag=True, help="Everything in a folder or directory.")
-_follow = click.option("--follow", is_flag=True, help="Take what symbolic links lead to; else they are left out.")
-_include = click.option("--include", multiple=True, metavar="PATTERN", help="Only names that match, as '*.jpg'.")
-_exclude = click.option("--exclude", multiple=True, metavar="PATTERN", help="Not names that match; wins.")
-_no_clobber = click.option("--no-clobber", "-n", is_flag=True, help="Replace nothing that is there.")
-_version = click.option("--version-id", default="", metavar="ID", help="That version, not the latest.")
-_content_type = click.option("--content-type", default="", metavar="TYPE", help="Content-Type, instead of a guess.")
-_metadata = click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="User metadata of the new objects.")
-_exact = click.option("--bytes", "exact", is_flag=True, help="Sizes in bytes.")
-_yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 
 
 def headers_of(content_type: str, metadata: tuple[str, ...]) -> dict[str, Any]:
@@ -155,9 +47,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 @click.command()
 @click.argument("remote", required=False, default="", metavar="[s3://BUCKET[/PREFIX]]", type=REMOTE)
-@_recursive
+@RECURSIVE
 @click.option("--versions", is_flag=True, help="Every version and delete marker too.")
-@_exact
+@EXACT
 @connected()
 def ls(session: Session, remote: str, recursive: bool, versions: bool, exact: bool) -> None:
     """List buckets, or what begins with PREFIX.
@@ -181,14 +73,7 @@ def ls(session: Session, remote: str, recursive: bool, versions: bool, exact: bo
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE...", type=click.Path(allow_dash=True))
 @click.argument("target", metavar="s3://BUCKET[/KEY]", type=REMOTE)
-@_recursive
-@_follow
-@_include
-@_exclude
-@_no_clobber
-@_content_type
-@_metadata
-@connected(quiet=True)
+@transferring(FOLLOW, CONTENT_TYPE, METADATA)
 def put(session: Session, sources: tuple[str, ...], target: str, **options: Any) -> None:
     """Upload files, or with - standard input.
 
@@ -206,12 +91,7 @@ def put(session: Session, sources: tuple[str, ...], target: str, **options: Any)
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="s3://BUCKET/KEY... [TARGET]", type=REMOTE)
-@_recursive
-@_include
-@_exclude
-@_no_clobber
-@_version
-@connected(quiet=True)
+@transferring(VERSION)
 def get(session: Session, sources: tuple[str, ...], **options: Any) -> None:
     """Download objects to TARGET: a file, a directory, or - for standard output.
 
@@ -230,14 +110,7 @@ def get(session: Session, sources: tuple[str, ...], **options: Any) -> None:
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=REMOTE)
 @click.argument("target", metavar="TARGET", type=REMOTE)
-@_recursive
-@_follow
-@_include
-@_exclude
-@_no_clobber
-@_content_type
-@_metadata
-@connected(quiet=True)
+@transferring(FOLLOW, CONTENT_TYPE, METADATA)
 def cp(session: Session, sources: tuple[str, ...], target: str, **options: Any) -> None:
     """Copy between this machine and S3, or within S3.
 
@@ -254,11 +127,7 @@ def cp(session: Session, sources: tuple[str, ...], target: str, **options: Any) 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=REMOTE)
 @click.argument("target", metavar="TARGET", type=REMOTE)
-@_recursive
-@_include
-@_exclude
-@_no_clobber
-@connected(quiet=True)
+@transferring()
 def mv(session: Session, sources: tuple[str, ...], target: str, **options: Any) -> None:
     """Copy as `cp` does, then delete each source whose copy is whole.
 
@@ -333,7 +202,7 @@ def _stream(session: Session, source: Place, target: Place, headers: dict[str, A
 @click.argument("remotes", nargs=-1, required=True, metavar="s3://BUCKET/KEY...", type=REMOTE)
 @click.option("--range", "span", default="", metavar="FIRST-LAST", help="Those bytes, counted from 0, both included.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="The last N bytes.")
-@_version
+@VERSION
 @connected(results_are_bytes=True)
 def cat(session: Session, remotes: tuple[str, ...], span: str, tail: int | None, version_id: str) -> None:
     """Write objects to standard output.
@@ -355,13 +224,12 @@ def cat(session: Session, remotes: tuple[str, ...], span: str, tail: int | None,
 
 @click.command()
 @click.argument("remotes", nargs=-1, required=True, metavar="s3://BUCKET/KEY...", type=REMOTE)
-@_recursive
+@RECURSIVE
 @click.option("--versions", is_flag=True, help="All versions and delete markers, for ever.")
-@_version
-@_include
-@_exclude
-@_dry_run
-@_yes
+@VERSION
+@filtered
+@DRY_RUN
+@YES
 @connected(quiet=True)
 def rm(session: Session, remotes: tuple[str, ...], **options: Any) -> None:
     """Delete objects; with --recursive everything in a folder or bucket.
@@ -386,7 +254,7 @@ def rm(session: Session, remotes: tuple[str, ...], **options: Any) -> None:
 
 @click.command()
 @click.argument("remotes", nargs=-1, required=True, metavar="s3://BUCKET[/KEY]...", type=REMOTE)
-@_version
+@VERSION
 @connected()
 def stat(session: Session, remotes: tuple[str, ...], version_id: str) -> None:
     """Tell everything that is known of an object or a bucket.
@@ -406,7 +274,7 @@ def stat(session: Session, remotes: tuple[str, ...], version_id: str) -> None:
 @click.argument("remotes", nargs=-1, required=True, metavar="s3://BUCKET[/FOLDER]...", type=REMOTE)
 @click.option("--depth", "-d", default=0, type=click.IntRange(0), metavar="N", help="Also of folders so deep inside.")
 @click.option("--versions", is_flag=True, help="Count every version.")
-@_exact
+@EXACT
 @connected()
 def du(session: Session, remotes: tuple[str, ...], depth: int, versions: bool, exact: bool) -> None:
     """Sum up the sizes of objects in a folder or bucket.
@@ -427,7 +295,7 @@ def du(session: Session, remotes: tuple[str, ...], depth: int, versions: bool, e
 @click.command()
 @click.argument("remote", metavar="s3://BUCKET[/FOLDER]", type=REMOTE)
 @click.option("--depth", "-d", default=0, type=click.IntRange(0), metavar="N", help="No deeper than that.")
-@_exact
+@EXACT
 @connected()
 def tree(session: Session, remote: str, depth: int, exact: bool) -> None:
     """Draw what is in a folder or bucket as a tree.
@@ -446,11 +314,10 @@ def tree(session: Session, remote: str, depth: int, exact: bool) -> None:
 @click.argument("target", metavar="TARGET", type=REMOTE)
 @click.option("--delete", is_flag=True, help="Delete from TARGET what SOURCE has not.")
 @click.option("--checksum", "by_content", is_flag=True, help="Compare contents (MD5) instead of times.")
-@_dry_run
-@_follow
-@_include
-@_exclude
-@_yes
+@DRY_RUN
+@FOLLOW
+@filtered
+@YES
 @connected(quiet=True)
 def mirror(session: Session, source: str, target: str, **options: Any) -> None:
     """Make TARGET hold what SOURCE holds: a directory and a bucket or folder, either way, or two of these.
@@ -477,7 +344,7 @@ def mirror(session: Session, source: str, target: str, **options: Any) -> None:
 @click.argument("remote", metavar="s3://BUCKET/KEY", type=REMOTE)
 @click.option("--expires", default="1h", show_default=True, metavar="TIME", help="How long, up to 7d.")
 @click.option("--put", "for_upload", is_flag=True, help="A link that takes an upload.")
-@_version
+@VERSION
 @connected()
 def share(session: Session, remote: str, expires: str, for_upload: bool, version_id: str) -> None:
     """Print a link that reads one object without a key, for a while.

@@ -58,6 +58,28 @@ def versions(connection: Connection, bucket: str, prefix: str = "") -> Iterator[
         yield from found
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An upload in parts that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+    started: datetime
+
+
+def uploads(connection: Connection, bucket: str, prefix: str = "") -> Iterator[Begun]:
+    """Every unfinished upload of a key that begins with `prefix`."""
+    for page in connection.pages("list_multipart_uploads", bucket, Prefix=prefix):
+        for upload in page.get("Uploads", ()):
+            yield Begun(upload["Key"], upload["UploadId"], upload["Initiated"])
+
+
+def part_bytes(connection: Connection, bucket: str, begun: Begun) -> int:
+    """How much of an unfinished upload has arrived. Raises NotFound when it ended meanwhile."""
+    pages = connection.pages("list_parts", bucket, Key=begun.key, UploadId=begun.upload_id)
+    return sum(int(part["Size"]) for page in pages for part in page.get("Parts", ()))
+
+
 def inside(connection: Connection, remote: Remote) -> Iterator[Entry]:
     """Every object in a folder, which may be spelled without its last slash."""
     return objects(connection, remote.bucket, remote.prefix)

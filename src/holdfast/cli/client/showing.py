@@ -8,9 +8,10 @@ from holdfast.cli.client import listing
 from holdfast.cli.client.address import Remote
 from holdfast.cli.client.connection import Connection
 from holdfast.cli.client.digests import etag_of
-from holdfast.cli.client.listing import Entry, Folder
+from holdfast.cli.client.listing import Begun, Entry, Folder
 from holdfast.cli.client.nearest import missing
 from holdfast.cli.client.reporting import Reporter, shown, stamp
+from holdfast.cli.client.unfinished import Known
 from holdfast.cli.output import count, size
 from holdfast.core.errors import InvalidRequest, NotFound
 
@@ -74,6 +75,20 @@ def _show_entry(reporter: Reporter, entry: Entry, hidden: int, units: Units, *, 
     reporter.result(
         line, kind="object", key=entry.key, bytes=entry.size, modified=entry.modified, etag=entry.etag, **record
     )
+
+
+def show_upload(reporter: Reporter, bucket: str, begun: Begun, arrived: int, note: Known | None, units: Units) -> None:
+    """An unfinished upload; `note` is this machine's of it."""
+    line = f"{stamp(begun.started)}  {units(arrived):>{_SIZE_CHARS}}  {shown(begun.key)}  {begun.upload_id}"
+    record: dict[str, Any] = {}
+    if note is not None:
+        doing = "being sent now" if note.is_locked else "the same command goes on"
+        line += f"  (of {units(note.begun.size)} from {shown(note.begun.source)}: {doing})"
+        record = {"source": note.begun.source, "of_bytes": note.begun.size, "sending": note.is_locked}
+    reporter.result(
+        line, kind="upload", name=str(Remote(bucket, begun.key)), key=begun.key, upload_id=begun.upload_id,
+        started=begun.started, bytes=arrived, **record,
+    )  # fmt: skip
 
 
 def show_usage(

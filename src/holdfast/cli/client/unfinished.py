@@ -30,6 +30,8 @@ class Begun:
     part_bytes: int
     headers: dict[str, object]
     """What the object is created with: content type, metadata."""
+    source: str = ""
+    """The file, for people."""
 
     def is_of(self, other: "Begun") -> bool:
         return (self.size, self.modified_ns, self.inode, self.part_bytes, self.headers) == (
@@ -68,6 +70,42 @@ class Note:
     def forget(self) -> None:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A note of this machine, as it lies there."""
+
+    path: Path
+    begun: Begun
+    is_locked: bool
+    """Whether a command is working at it now."""
+
+
+def known(directory: Path) -> dict[str, Known]:
+    """The notes of this machine by upload id. Each is locked for a moment, to see whether it is: a command that wants it
+    in that moment begins its upload anew."""
+    found: dict[str, Known] = {}
+    for path in directory.glob("*.json"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            begun = Note(path, descriptor).read()
+            if begun is not None:
+                found[begun.upload_id] = Known(path, begun, _is_locked(descriptor))
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def default_directory(environment: dict[str, str]) -> Path:

@@ -112,8 +112,8 @@ class Uploader:
         headers = self._headers_for(path.name, remote)
         # A condition is of the completion, and no part of what is gone on with.
         kept = {name: value for name, value in headers.items() if name != "IfNoneMatch"}
-        wanted = Begun("", status.st_size, status.st_mtime_ns, status.st_ino, part_bytes_for(status.st_size), kept)
-        source = str(path.absolute())
+        size, source = status.st_size, str(path.absolute())
+        wanted = Begun("", size, status.st_mtime_ns, status.st_ino, part_bytes_for(size), kept, source)
         with note_of(self.notes, self.connection.endpoint, remote.bucket, remote.key, source) as note:
             begun, there = self._take_up(remote, note, wanted)
             if begun is None:

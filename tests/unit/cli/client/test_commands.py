@@ -46,7 +46,22 @@ def test_help_and_operators_do_not_pay_for_boto3() -> None:
 def test_users_and_operators_find_their_own() -> None:
     _, text = said("--help")
     users, operators = text.split("Commands for operators")
-    for name in ("ls", "put", "get", "cat", "cp", "mv", "rm", "stat", "du", "tree", "mirror", "share", "bucket"):
+    for name in (
+        "ls",
+        "put",
+        "get",
+        "cat",
+        "cp",
+        "mv",
+        "rm",
+        "stat",
+        "du",
+        "tree",
+        "mirror",
+        "share",
+        "bucket",
+        "uploads",
+    ):
         assert f"\n  {name} " in users
     for name in ("serve", "status", "doctor", "drive"):
         assert f"\n  {name} " in operators
@@ -92,6 +107,10 @@ def test_an_endpoint_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         (("share", "--expires", "8d", "s3://abc/x"), "7 days"),
         (("put", "--metadata", "x", "a", "s3://abc"), "NAME=VALUE"),
         (("bucket", "create", "s3://abc/x"), "more than a bucket"),
+        (("uploads", "abort", "s3://abc"), "--recursive aborts everything in it"),
+        (("uploads", "abort", "-r", "--upload-id", "x", "s3://abc"), "of one object"),
+        (("uploads", "abort", "-r", "s3://abc"), "say --yes"),
+        (("uploads", "abort", "--older-than", "x", "s3://abc/a"), "is not a duration"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_is_done(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from holdfast.cli.client.unfinished import Begun, default_directory, note_of
+from holdfast.cli.client.unfinished import Begun, default_directory, known, note_of
 
 BEGUN = Begun("upload", 100, 5, 7, 10, {"ContentType": "text/plain"})
 
@@ -58,3 +58,20 @@ def test_notes_are_for_their_owner(tmp_path: Path) -> None:
     assert [path.stat().st_mode & 0o777 for path in (tmp_path / "notes").iterdir()] == [0o600]
     assert default_directory({"XDG_STATE_HOME": "/state"}) == Path("/state/holdfast/uploads")
     assert default_directory({"XDG_STATE_HOME": "relative"}).name == "uploads"
+
+
+def test_notes_are_known_by_their_upload(tmp_path: Path) -> None:
+    assert known(tmp_path / "absent") == {}
+    with note_of(tmp_path, "one") as note:
+        note.write(BEGUN)
+    (tmp_path / "damaged.json").write_bytes(b"{")
+    with note_of(tmp_path, "two") as note:
+        note.write(Begun("other", 1, 1, 1, 1, {}, "/home/me/film"))
+        found = known(tmp_path)
+    assert {name: (one.begun.source, one.is_locked) for name, one in found.items()} == {
+        "upload": ("", False),
+        "other": ("/home/me/film", True),
+    }
+    assert not known(tmp_path)["other"].is_locked
+    found["upload"].path.unlink()
+    assert known(tmp_path).keys() == {"other"}
