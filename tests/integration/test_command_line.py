@@ -352,16 +352,16 @@ def test_unfinished_uploads_are_listed_and_aborted(client: Client, bucket: str) 
     second = begin("ab")
     notes = client.home / "state" / "holdfast" / "uploads"
     with note_of(notes, "of this test") as note:
-        note.write(Begun(ids["ab"], 9, 1, 1, 1, {}, "/home/me/film"))
+        note.write(Begun(ids["ab"], 9, 1, 1, 1, {}, "/srv/film"))
         listed = client.run("uploads", "list", bucket, "--json").well().records
         assert {(one["key"], one["upload_id"]): one["bytes"] for one in listed} == {
             ("a/1", ids["a/1"]): 3, ("a/2", ids["a/2"]): 0, ("ab", ids["ab"]): 2, ("ab", second): 0,
         }  # fmt: skip
         assert [one["key"] for one in listed] == ["a/1", "a/2", "ab", "ab"]
-        assert "(of 9 B from /home/me/film: being sent now)" in client.run("uploads", "list", bucket).well().out
+        assert "(of 9 B from /srv/film: being sent now)" in client.run("uploads", "list", bucket).well().out
         assert len(client.run("uploads", "list", f"s3://{bucket}/ab", "--json").well().records) == 2
         said = client.run("uploads", "abort", f"s3://{bucket}/ab").well()
-        assert "Left out /home/me/film, which is being sent now" in said.errors
+        assert "Left out /srv/film, which is being sent now" in said.errors
     assert "the same command goes on" in client.run("uploads", "list", bucket).well().out
     assert client.run("uploads", "abort", f"s3://{bucket}/ab", "--upload-id", second).status == 1
     assert client.run("uploads", "abort", f"s3://{bucket}/ab", "--older-than", "1h").status == 1

@@ -66,11 +66,11 @@ def test_notes_are_known_by_their_upload(tmp_path: Path) -> None:
         note.write(BEGUN)
     (tmp_path / "damaged.json").write_bytes(b"{")
     with note_of(tmp_path, "two") as note:
-        note.write(Begun("other", 1, 1, 1, 1, {}, "/home/me/film"))
+        note.write(Begun("other", 1, 1, 1, 1, {}, "/srv/film"))
         found = known(tmp_path)
     assert {name: (one.begun.source, one.is_locked) for name, one in found.items()} == {
         "upload": ("", False),
-        "other": ("/home/me/film", True),
+        "other": ("/srv/film", True),
     }
     assert not known(tmp_path)["other"].is_locked
     found["upload"].path.unlink()
