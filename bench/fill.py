@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import os
 import sys
-from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -39,15 +38,23 @@ class Share:
 
     directories: Sequence[Path]
     run_directory: str | None
-    numbers: range
+    keys_count: int
+    """Of all processes together."""
+    folders: range
     size: int
 
 
-def shuffled(numbers: range) -> Sequence[int]:
-    """In an order that no client would choose: pages of the tree are filled all over. Four bytes for each."""
-    order = array("I", numbers)
-    Random(numbers.start).shuffle(order)
-    return order
+def numbers(share: Share, step: int) -> Iterator[int]:
+    """Of every `step`-th key, folders and the keys in each in any order: pages of the tree are filled all over.
+
+    Not all keys in any order: then each commit would write as many pages of the view as it has rows, and while a
+    checkpoint is read none of them is used again. Ten million keys would need twice the disk.
+    """
+    random = Random(share.folders.start)
+    for folder in random.sample(share.folders, len(share.folders)):
+        first = folder * KEYS_PER_FOLDER_COUNT
+        keys = range(first, min(first + KEYS_PER_FOLDER_COUNT, share.keys_count), step)
+        yield from random.sample(keys, len(keys))
 
 
 def name(number: int) -> str:
@@ -64,10 +71,8 @@ async def put_all(store: Store, numbers: Iterator[int], body: bytes) -> None:
 async def fill(share: Share) -> None:
     """Put a share's keys, then every second one again."""
     body = Random(2).randbytes(share.size)
-    order = shuffled(share.numbers)
     async with open_store(load(tuple(share.directories), {"run-dir": share.run_directory}, {}, None)) as opened:
-        for turn in (order, order[::2]):
-            waiting = iter(turn)
+        for waiting in (numbers(share, 1), numbers(share, 2)):
             await asyncio.gather(*(put_all(opened.store, waiting, body) for _ in range(BATCHES_AT_ONCE_COUNT)))
 
 
@@ -89,15 +94,16 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("directories", nargs="+", type=Path)
     given = parser.parse_args()
+    folders = -(-given.keys // KEYS_PER_FOLDER_COUNT)
     shares = [
-        Share(given.directories, given.run_dir, range(first, given.keys, given.processes), given.size)
+        Share(given.directories, given.run_dir, given.keys, range(first, folders, given.processes), given.size)
         for first in range(given.processes)
     ]
     asyncio.run(keep_versions(shares[0]))
     began = perf_counter()
     with ProcessPoolExecutor(given.processes, get_context("spawn")) as processes:
         list(processes.map(fill_share, shares))
-    older = sum(len(share.numbers[::2]) for share in shares)
+    older = -(-given.keys // 2)
     seconds = perf_counter() - began
     print(f"{given.keys} keys and {older} older versions of {given.size} bytes in {seconds:.0f} s", file=sys.stderr)
 

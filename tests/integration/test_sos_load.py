@@ -3,22 +3,24 @@
 SOS_OBJECTS=20000 python -m pytest -s -m soak tests/integration/test_sos_load.py
 """
 
-import asyncio
 import hashlib
 import json
+import math
 import os
 import re
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
-import aiohttp
 import pytest
+from bench.loop import Request, run_loop
 
 from tests.integration.sos_processes import Sos, request, sos
 
 OBJECTS_COUNT = int(os.environ.get("SOS_OBJECTS", "2000000"))
-CONNECTIONS_COUNT = 32
+CONNECTIONS_COUNT = 64
 SAMPLE_COUNT = 2000
 SERVERS_COUNT = 4
 
@@ -29,25 +31,26 @@ def body(number: int) -> bytes:
     return text[: 100 + number % 1000]
 
 
-async def upload_all(made: Sos, count: int) -> None:
-    numbers = iter(range(count))
-    url = f"http://127.0.0.1:{made.upload_port}/upload"
+def uploads(host: str, count: int, connection: int) -> Iterator[Request]:
+    """One connection's share. Every answer is compared."""
+    for number in range(connection, count, CONNECTIONS_COUNT):
+        data = body(number)
+        stored = b'{"id":"%s","size":%d,"status":"OK"}' % (hashlib.sha1(data).hexdigest().encode(), len(data))
+        head = b"POST /upload HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n" % (host.encode(), len(data))
+        yield Request([head + data], expected=partial(bytes, stored))
 
-    async def upload(session: aiohttp.ClientSession) -> None:
-        for number in numbers:
-            data = body(number)
-            async with session.post(url, data=data) as answer:
-                expected = f'{{"id":"{hashlib.sha1(data).hexdigest()}","size":{len(data)},"status":"OK"}}'
-                assert (answer.status, await answer.text()) == (200, expected)
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS_COUNT)) as session:
-        await asyncio.gather(*(upload(session) for _ in range(CONNECTIONS_COUNT)))
+def upload_all(made: Sos, count: int) -> None:
+    address = ("127.0.0.1", made.upload_port)
+    sources = [uploads(f"127.0.0.1:{made.upload_port}", count, connection) for connection in range(CONNECTIONS_COUNT)]
+    tally = run_loop(address, sources, 0, math.inf)
+    assert (tally.failures, tally.verified) == (0, count), tally.errors
 
 
 def prove(home: Path, count: int) -> None:
     with sos(home, [f"data{number}" for number in range(SERVERS_COUNT)]) as made:
         began = time.monotonic()
-        asyncio.run(upload_all(made, count))
+        upload_all(made, count)
         print(f"\n{count} uploads: {count / (time.monotonic() - began):.0f} a second")
 
         began = time.monotonic()

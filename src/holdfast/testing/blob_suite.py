@@ -12,7 +12,7 @@ from typing import TypeVar
 from holdfast.core.errors import AlreadyExists, HoldfastError, InvalidRequest, NotFound
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB, MIB
-from holdfast.gateways.sos.blobs import BlobStore
+from holdfast.gateways.sos.blobs import BlobStore, SmallBlob
 
 E = TypeVar("E", bound=HoldfastError)
 
@@ -68,6 +68,26 @@ class BlobSuite:
         await refusal(NotFound, store.info("nothing"))
         await refusal(NotFound, store.open("nothing"))
         await store.delete("nothing")
+
+    async def test_many_at_once_are_as_each_alone(self, store: BlobStore, peer: BlobStore) -> None:
+        bodies = {f"many{number}": Random(number).randbytes(number * 37 % 5000) for number in range(40)}
+        bodies["large"] = Random(1).randbytes(9 * KIB)
+        headers = {"x-mime-type": "text/plain"}
+        assert await store.put_many([]) == []
+        await store.put("many3", pieces(bodies["many3"]), {})
+        await store.put("many4", pieces(b"other"), {})
+        sizes = await store.put_many([SmallBlob(name, headers, body) for name, body in bodies.items()])
+        for (name, body), size in zip(bodies.items(), sizes, strict=True):
+            if name == "many4":
+                assert isinstance(size, AlreadyExists)
+            else:
+                assert size == len(body)
+                assert await read(peer, name) == body
+                assert (await peer.info(name)).headers == ({} if name == "many3" else headers)
+        assert await read(peer, "many4") == b"other"
+        twice = [SmallBlob("twice", {}, b"first"), SmallBlob("twice", {}, b"first")]
+        assert await store.put_many(twice) == [5, 5]
+        assert await list_ids(peer) == sorted([*bodies, "twice"])
 
     async def test_what_was_put_is_found(self, store: BlobStore, peer: BlobStore) -> None:
         bodies = {f"size{size}": Random(size).randbytes(size) for size in SIZES}

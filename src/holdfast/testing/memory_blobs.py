@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
-from holdfast.core.errors import Full, NotFound, Unavailable
+from holdfast.core.errors import Full, HoldfastError, NotFound, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, other_bytes
+from holdfast.gateways.sos.blobs import Blob, BlobInfo, SmallBlob, other_bytes, put_each
 
 _PIECE_BYTES = 64 * KIB
 _BATCH_IDS = 100
@@ -28,6 +28,9 @@ class MemoryBlobs:
         if self.blobs.setdefault(id, (data, dict(headers)))[0] != data:
             raise other_bytes(id)
         return len(data)
+
+    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
+        return await put_each(self, blobs)
 
     async def info(self, id: str) -> BlobInfo:
         if id not in self.blobs:

@@ -84,6 +84,17 @@ class Exchange:
         if announced is not None and announced.isdigit() and received != int(announced):
             raise InvalidRequest(f"the body has {received} bytes, and {announced} were announced")
 
+    async def whole_body(self, limit: int) -> bytes:
+        """All of it. Raises InvalidRequest when it is longer, and as `body`."""
+        pieces: list[bytes] = []
+        left = limit
+        async for piece in self.body():
+            left -= len(piece)
+            if left < 0:
+                raise InvalidRequest(f"the body has more than {limit} bytes")
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
     async def drain(self) -> None:
         """Read on and forget, within bounds."""
         length = self.headers.get("content-length", "0")

@@ -10,14 +10,25 @@ import re
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import aiohttp
 import msgspec
 
-from holdfast.core.errors import AlreadyExists, NotFound, RemoteProtocolError, Timeout, Unavailable
+from holdfast.core.errors import (
+    AlreadyExists,
+    HoldfastError,
+    InvalidRequest,
+    NotFound,
+    RemoteProtocolError,
+    Timeout,
+    Unavailable,
+)
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
-from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES, is_id
+from holdfast.gateways.sos import batch
+from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES, SmallBlob, is_id
+from holdfast.gateways.sos.gather import Gatherer
 from holdfast.gateways.sos.servers import Server
 
 # A server on the same network answers a connection in a millisecond.
@@ -43,6 +54,7 @@ ITEM_MAX_BYTES = 64 * KIB
 _ITEM = re.compile(rb'\s*([\[,])\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 """A string of a JSON array, and what separates it from the one before."""
 
+T = TypeVar("T")
 MakeBody = Callable[[], AsyncIterator[Buffer]]
 
 
@@ -78,6 +90,13 @@ class BlobClient:
     def __init__(self, session: aiohttp.ClientSession, server: Server, secret: str = "") -> None:
         self.server = server
         self._session = session
+        self._takes_batches = True
+        self._puts: Gatherer[SmallBlob, None] = Gatherer(
+            self._put_batch, batch.weight, weight_max=batch.BATCH_MAX_BYTES, count_max=batch.BATCH_MAX_COUNT
+        )
+        self._gets: Gatherer[str, batch.Got] = Gatherer(
+            self._get_batch, len, weight_max=batch.BATCH_MAX_BYTES, count_max=batch.BATCH_MAX_COUNT
+        )
         self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
 
     async def alive(self) -> None:
@@ -99,7 +118,7 @@ class BlobClient:
     async def info(self, id: str) -> tuple[int | None, Mapping[str, str]]:
         """Size, if the server says it, and `X-*` headers. Raises NotFound, Unavailable."""
         async with self._request("HEAD", f"/blob/{id}") as response:
-            self._check_found(response, id)
+            self._check_found(response.status, id)
             # An original server's HEAD has no length.
             size = response.headers.get("Content-Length")
             return int(size) if size and size.isdigit() and int(size) else None, extra_headers(response)
@@ -108,12 +127,30 @@ class BlobClient:
     async def open(self, id: str) -> AsyncIterator[Found]:
         """A blob's bytes, for as long as the context lasts. Raises NotFound, Unavailable."""
         async with self._request("GET", f"/blob/{id}") as response:
-            self._check_found(response, id)
+            self._check_found(response.status, id)
             yield Found(self.server, extra_headers(response), response.content_length, self._pieces(response))
 
+    async def get_small(self, id: str) -> tuple[Mapping[str, str], bytes] | None:
+        """Headers and bytes of a blob, in one request with those that others ask for meanwhile; None when it must be
+        opened. Raises NotFound, Unavailable."""
+        if not self._takes_batches:
+            return None
+        got = await self._gets.ask(id)
+        if got.status == 200:
+            return got.headers, got.data
+        if got.status == batch.ALONE:
+            return None
+        self._check_found(got.status, id)
+        raise AssertionError("unreachable: every other status is an error")
+
     async def put(self, id: str, size: int, body: bytes | MakeBody, headers: Mapping[str, str]) -> None:
-        """Store a blob. Raises AlreadyExists when the id holds other bytes there, Unavailable for everything else that
-        is not a success."""
+        """Store a blob; small ones that are put meanwhile go with the next request. Raises AlreadyExists when the id
+        holds other bytes there, Unavailable for everything else that is not a success."""
+        if self._takes_batches and isinstance(body, bytes) and len(body) <= batch.SMALL_MAX_BYTES:
+            return await self._puts.ask(SmallBlob(id, dict(headers), body))
+        return await self._put_alone(id, size, body, headers)
+
+    async def _put_alone(self, id: str, size: int, body: bytes | MakeBody, headers: Mapping[str, str]) -> None:
         progress = _Progress()
         whole = isinstance(body, bytes)
         data = body if isinstance(body, bytes) else progress.watch(body())
@@ -126,6 +163,55 @@ class BlobClient:
             if response.status != 200 or not _names_blob(answer, id, size):
                 shown = answer[:100].decode("ascii", "replace")
                 raise Unavailable(f"{self.server.url} did not store {id}: {response.status} {shown}")
+
+    async def _put_batch(self, blobs: Sequence[SmallBlob]) -> Sequence[HoldfastError | None]:
+        if len(blobs) > 1:
+            answer = await self._ask_batch(batch.PUT_PATH, blobs, lambda data: _puts_of(data, blobs))
+            if answer is not None:
+                return [self._outcome(blob, put) for blob, put in zip(blobs, answer, strict=True)]
+        return await asyncio.gather(*map(self._put_one, blobs))
+
+    async def _put_one(self, blob: SmallBlob) -> HoldfastError | None:
+        try:
+            await self._put_alone(blob.id, len(blob.data), blob.data, blob.headers)
+        except HoldfastError as error:
+            return error
+        return None
+
+    def _outcome(self, blob: SmallBlob, put: batch.Put) -> HoldfastError | None:
+        if put.status == 409:
+            return AlreadyExists(f"{self.server.url} holds other bytes under {blob.id}")
+        if put.status != 200 or put.size != len(blob.data):
+            return Unavailable(f"{self.server.url} did not store {blob.id}: {put.status} {put.message[:100]}")
+        return None
+
+    async def _get_batch(self, ids: Sequence[str]) -> Sequence[batch.Got]:
+        answer = await self._ask_batch(batch.GET_PATH, ids, lambda data: batch.decode_gots(data, ids))
+        return [batch.Got(name, batch.ALONE) for name in ids] if answer is None else answer
+
+    async def _ask_batch(
+        self, path: str, items: Sequence[object], decode: Callable[[bytes], list[T]]
+    ) -> list[T] | None:
+        """The answer to a batch; None when this server knows none, as original ones do."""
+        data = batch.encode(items)
+        sent = {"Content-Type": batch.CONTENT_TYPE}
+        async with self._request("POST", path, sent, data) as response:
+            if response.status in (404, 405):
+                self._takes_batches = False
+                return None
+            if response.status != 200:
+                raise Unavailable(f"{self.server.url} answered {response.status} to a batch")
+            answer = bytearray()
+            async for piece in self._pieces(response):
+                answer += piece
+                if len(answer) > batch.MESSAGE_MAX_BYTES:
+                    break
+        try:
+            return decode(bytes(answer))
+        except InvalidRequest:
+            # Whatever this is, it is no answer of ours: an error page, or another server's.
+            self._takes_batches = False
+            return None
 
     async def delete(self, id: str) -> None:
         """Raises Unavailable, also for original servers, which cannot delete."""
@@ -156,11 +242,11 @@ class BlobClient:
             ) as response:
                 yield response
 
-    def _check_found(self, response: aiohttp.ClientResponse, id: str) -> None:
-        if response.status == 404:
+    def _check_found(self, status: int, id: str) -> None:
+        if status == 404:
             raise NotFound(f"{self.server.url} does not have {id}")
-        if response.status != 200:
-            raise Unavailable(f"{self.server.url} answered {response.status} for {id}")
+        if status != 200:
+            raise Unavailable(f"{self.server.url} answered {status} for {id}")
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         with self._mapped():
@@ -235,6 +321,10 @@ def _as_sent(headers: Mapping[str, str]) -> dict[str, str]:
         except UnicodeDecodeError:
             sent[name] = value
     return sent
+
+
+def _puts_of(data: bytes, blobs: Sequence[SmallBlob]) -> list[batch.Put]:
+    return batch.decode_puts(data, [blob.id for blob in blobs])
 
 
 def _names_blob(answer: bytes, id: str, size: int) -> bool:

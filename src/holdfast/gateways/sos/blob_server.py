@@ -5,20 +5,22 @@
     GET, HEAD /blob/{id}     200 the bytes with the `X-*` headers that were saved, 404
     POST /blob/{id}          200 {"id":...,"size":...,"status":"OK"}; 409 when the id holds other bytes
     DELETE /blob/{id}        200, there or not
+    POST /batch/put, /get    200, many at once: see `batch`
 
 `X-Mime-Type` is answered as Content-Type too. With a shared secret, everything but /alive needs it, as
 `Authorization: Bearer`. An id that is none is answered 500 "alphanumeric IDs only", as the original does.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import msgspec
 
 from holdfast.core.errors import AlreadyExists, Full, HoldfastError, InvalidName, InvalidRequest, NotFound, Unavailable
+from holdfast.gateways.sos import batch
 from holdfast.gateways.sos.asgi import JSON, Application, Exchange
-from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES, BlobInfo, BlobStore, check_id
+from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES, BlobInfo, BlobStore, SmallBlob, check_id
 
 MISSING = b"404 - content is not hosted here."
 
@@ -51,6 +53,9 @@ class BlobServer(Application[BlobStore]):
             return await exchange.answer(401, b"the shared secret is missing or wrong")
         if path in ("/blobs", "/blob") and method == "GET":
             return await exchange.stream({"content-type": JSON}, _as_json(opened))
+        if path in _BATCHES and method == "POST":
+            data = await exchange.whole_body(batch.MESSAGE_MAX_BYTES)
+            return await exchange.answer(200, await _BATCHES[path](opened, data), batch.CONTENT_TYPE)
         head, slash, name = path.rpartition("/")
         if (head, slash) != ("/blob", "/") or method not in _VERBS:
             await exchange.drain()
@@ -60,7 +65,7 @@ class BlobServer(Application[BlobStore]):
         return None
 
     async def failed(self, exchange: Exchange, error: HoldfastError) -> None:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        status = _status(error)
         if status >= 500 and not isinstance(error, InvalidName):
             _LOGGER.warning("%s %s failed: %s: %s", exchange.method, exchange.path, error.code, error)
         await exchange.answer(status, f"{error}\n".encode())
@@ -79,8 +84,7 @@ async def _head(store: BlobStore, id: str, exchange: Exchange) -> None:
 
 async def _post(store: BlobStore, id: str, exchange: Exchange) -> None:
     headers = exchange.extra_headers
-    if sum(len(name) + len(value) for name, value in headers.items()) > HEADERS_MAX_BYTES:
-        raise InvalidRequest(f"the X-* headers have more than {HEADERS_MAX_BYTES} bytes")
+    _check_headers(headers)
     size = await store.put(id, exchange.body(), headers)
     await exchange.answer(200, stored(id, size), JSON)
 
@@ -90,7 +94,62 @@ async def _delete(store: BlobStore, id: str, exchange: Exchange) -> None:
     await exchange.answer(200, msgspec.json.encode({"id": id, "status": "OK"}), JSON)
 
 
+async def _put_many(store: BlobStore, data: bytes) -> bytes:
+    blobs = batch.decode_blobs(data)
+    answer: list[batch.Put] = []
+    taken: list[SmallBlob] = []
+    for blob in blobs:
+        try:
+            check_id(blob.id)
+            _check_headers(blob.headers)
+        except HoldfastError as error:
+            answer.append(_refused(blob.id, error))
+        else:
+            answer.append(batch.Put(blob.id, 200, len(blob.data)))
+            taken.append(blob)
+    outcomes = iter(await store.put_many(taken))
+    for place, put in enumerate(answer):
+        if put.status == 200 and isinstance(outcome := next(outcomes), HoldfastError):
+            answer[place] = _refused(put.id, outcome)
+    return batch.encode(answer)
+
+
+def _refused(id: str, error: HoldfastError) -> batch.Put:
+    return batch.Put(id, _status(error), 0, str(error))
+
+
+async def _get_many(store: BlobStore, data: bytes) -> bytes:
+    answer: list[batch.Got] = []
+    left = batch.BATCH_MAX_BYTES
+    for name in batch.decode_ids(data):
+        try:
+            check_id(name)
+            blob = await store.open(name)
+            async with aclosing(blob.pieces):
+                if blob.info.size > min(left, batch.SMALL_MAX_BYTES):
+                    answer.append(batch.Got(name, batch.ALONE))
+                    continue
+                body = b"".join([bytes(piece) async for piece in blob.pieces])
+        except HoldfastError as error:
+            answer.append(batch.Got(name, _status(error)))
+            continue
+        left -= len(body)
+        answer.append(batch.Got(name, 200, dict(blob.info.headers), body))
+    return batch.encode(answer)
+
+
+_BATCHES = {batch.PUT_PATH: _put_many, batch.GET_PATH: _get_many}
+
 _VERBS = {"GET": _get, "HEAD": _head, "POST": _post, "DELETE": _delete}
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    if sum(len(name) + len(value) for name, value in headers.items()) > HEADERS_MAX_BYTES:
+        raise InvalidRequest(f"the X-* headers have more than {HEADERS_MAX_BYTES} bytes")
+
+
+def _status(error: HoldfastError) -> int:
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
 def stored(id: str, size: int) -> bytes:
@@ -103,10 +162,10 @@ def _headers(info: BlobInfo) -> dict[str, str]:
 
 
 async def _as_json(store: BlobStore) -> AsyncGenerator[bytes, None]:
-    """The ids as a JSON array, batch by batch. They need no escaping."""
+    """The ids as a JSON array, page by page. They need no escaping."""
     before = "["
-    async for batch in store.ids():
-        if batch:
-            yield (before + ",".join(f'"{name}"' for name in batch)).encode("ascii")
+    async for page in store.ids():
+        if page:
+            yield (before + ",".join(f'"{name}"' for name in page)).encode("ascii")
             before = ","
     yield b"[]" if before == "[" else b"]"

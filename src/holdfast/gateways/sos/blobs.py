@@ -13,7 +13,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.core.errors import AlreadyExists, InvalidName, Unavailable
+import msgspec
+
+from holdfast.core.errors import AlreadyExists, HoldfastError, InvalidName, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
 
@@ -22,6 +24,9 @@ ID_MAX_CHARS = 200
 
 # All `X-*` headers of a blob together, names and values: what a server takes as the head of one request.
 HEADERS_MAX_BYTES = 64 * KIB
+
+# As many as a database is given connections for.
+PUTS_AT_ONCE_COUNT = 16
 
 # Below this a thread costs more than the hash.
 _HASH_INLINE_MAX_BYTES = 32 * KIB
@@ -37,6 +42,14 @@ class BlobInfo:
     size: int
     headers: Mapping[str, str]
     """The `X-*` headers that it was posted with, names in lower case."""
+
+
+class SmallBlob(msgspec.Struct, array_like=True, frozen=True):
+    """One of many blobs that are put at once; whoever makes a batch of them bounds it."""
+
+    id: str
+    headers: dict[str, str]
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,10 @@ class BlobStore(Protocol):
         """
         ...
 
+    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
+        """As `put` for each, in any order: sizes, and errors in the place of what they befell."""
+        ...
+
     async def info(self, id: str) -> BlobInfo:
         """Raises NotFound."""
         ...
@@ -77,6 +94,24 @@ class BlobStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def put_each(store: BlobStore, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
+    """`put_many` of a store that has nothing better than to put some at the same time."""
+    slots = asyncio.Semaphore(PUTS_AT_ONCE_COUNT)
+
+    async def put(blob: SmallBlob) -> int | HoldfastError:
+        async with slots:
+            try:
+                return await store.put(blob.id, _once(blob.data), blob.headers)
+            except HoldfastError as error:
+                return error
+
+    return await asyncio.gather(*map(put, blobs))
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def check_id(id: str) -> None:

@@ -19,10 +19,19 @@ from aiomcache.exceptions import ClientException
 from aiomcache.pool import Connection
 
 from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, InvalidRequest, NotFound, Unavailable
+from holdfast.core.errors import Full, HoldfastError, InvalidRequest, NotFound, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, deleted_meanwhile, expect_same, other_bytes
+from holdfast.gateways.sos.blobs import (
+    Blob,
+    BlobInfo,
+    SmallBlob,
+    Sum,
+    deleted_meanwhile,
+    expect_same,
+    other_bytes,
+    put_each,
+)
 from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut
 
 T = TypeVar("T")
@@ -106,6 +115,9 @@ class MemcachedBlobs:
     async def _delete_pieces(self, upload: str, count: int) -> None:
         for number in range(count):
             await _do(self._client.delete(_data(upload, number)))
+
+    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
+        return await put_each(self, blobs)
 
     async def info(self, id: str) -> BlobInfo:
         return (await self._get(id)).info(id)

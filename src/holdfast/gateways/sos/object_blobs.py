@@ -4,14 +4,15 @@ The SHA-256 of a blob is its object's checksum. It says whether an upload under 
 """
 
 import base64
+import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from holdfast.core.errors import AlreadyExists, Corrupt
+from holdfast.core.errors import AlreadyExists, Corrupt, HoldfastError
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, deleted_meanwhile, expect_same, other_bytes
+from holdfast.gateways.sos.blobs import Blob, BlobInfo, SmallBlob, deleted_meanwhile, expect_same, other_bytes
 from holdfast.objects.errors import ConditionFailed, NoSuchBucket, NoSuchObject
-from holdfast.objects.model import Conditions, Digests, ObjectInfo, PutOptions
+from holdfast.objects.model import Conditions, Digests, NewObject, ObjectInfo, PutOptions
 from holdfast.objects.store import Store
 
 BUCKET = "sos"
@@ -48,11 +49,10 @@ class ObjectBlobs:
 
         def check(digests: Digests) -> Mapping[str, str]:
             came["body"] = digests
-            return {_CHECKSUM: base64.b64encode(digests.values[_CHECKSUM]).decode("ascii")}
+            return _keep(digests)
 
-        options = PutOptions(user_metadata=headers, conditions=_IF_FREE, digests=(_CHECKSUM,), check=check)
         try:
-            made = await self._store.put_object(BUCKET, id, body, options)
+            made = await self._store.put_object(BUCKET, id, body, _options(headers, check))
         except ConditionFailed:
             # Somebody put it while this body came in. It was hashed on its way, so it need not come again.
             found, digests = await self._find(id), came["body"]
@@ -62,6 +62,28 @@ class ObjectBlobs:
                 raise other_bytes(id) from None
             return found.size
         return made.size
+
+    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
+        made = await self._store.put_objects(
+            BUCKET, [NewObject(blob.id, blob.data, _options(blob.headers, _keep)) for blob in blobs]
+        )
+        return [
+            await self._settle(blob, found) if isinstance(found, HoldfastError) else found.size
+            for blob, found in zip(blobs, made, strict=True)
+        ]
+
+    async def _settle(self, blob: SmallBlob, error: HoldfastError) -> int | HoldfastError:
+        """An id that is taken is no error if it holds these bytes."""
+        if not isinstance(error, ConditionFailed):
+            return error
+        try:
+            found = await self._find(blob.id)
+            if found is None:
+                return deleted_meanwhile(blob.id)
+            same = (len(blob.data), hashlib.sha256(blob.data).digest()) == (found.size, _sha256(found))
+        except HoldfastError as failure:
+            return failure
+        return found.size if same else other_bytes(blob.id)
 
     async def info(self, id: str) -> BlobInfo:
         return _info(await self._store.object_info(BUCKET, id))
@@ -73,8 +95,8 @@ class ObjectBlobs:
     async def ids(self) -> AsyncIterator[Sequence[str]]:
         resume: str | None = None
         while True:
-            page = await self._store.list_objects(BUCKET, resume=resume)
-            yield [entry.key for entry in page.objects]
+            page = await self._store.list_names(BUCKET, resume=resume)
+            yield page.keys
             if (resume := page.resume) is None:
                 return
 
@@ -89,6 +111,15 @@ class ObjectBlobs:
             return await self._store.object_info(BUCKET, id)
         except NoSuchObject:
             return None
+
+
+def _options(headers: Mapping[str, str], check: Callable[[Digests], Mapping[str, str]]) -> PutOptions:
+    return PutOptions(user_metadata=headers, conditions=_IF_FREE, md5=False, digests=(_CHECKSUM,), check=check)
+
+
+def _keep(digests: Digests) -> Mapping[str, str]:
+    """The checksum to keep."""
+    return {_CHECKSUM: base64.b64encode(digests.values[_CHECKSUM]).decode("ascii")}
 
 
 def _info(info: ObjectInfo) -> BlobInfo:

@@ -13,9 +13,18 @@ import asyncpg  # type: ignore[import-untyped]
 import msgspec
 
 from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, NotFound, Unavailable
+from holdfast.core.errors import Full, HoldfastError, NotFound, Unavailable
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, deleted_meanwhile, expect_same, other_bytes
+from holdfast.gateways.sos.blobs import (
+    Blob,
+    BlobInfo,
+    SmallBlob,
+    Sum,
+    deleted_meanwhile,
+    expect_same,
+    other_bytes,
+    put_each,
+)
 from holdfast.gateways.sos.pieces import Head, checked, cut
 
 _PAGE_IDS = 1000
@@ -105,6 +114,9 @@ class PostgresqlBlobs:
                     raise
                 await (transaction.commit() if added else transaction.rollback())
                 return bool(added)
+
+    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
+        return await put_each(self, blobs)
 
     async def info(self, id: str) -> BlobInfo:
         return (await self._head(id)).info(id)

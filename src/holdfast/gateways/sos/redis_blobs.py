@@ -18,9 +18,18 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, NotFound, Unavailable
+from holdfast.core.errors import Full, HoldfastError, NotFound, Unavailable
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import Blob, BlobInfo, Sum, deleted_meanwhile, expect_same, other_bytes
+from holdfast.gateways.sos.blobs import (
+    Blob,
+    BlobInfo,
+    SmallBlob,
+    Sum,
+    deleted_meanwhile,
+    expect_same,
+    other_bytes,
+    put_each,
+)
 from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut
 
 PREFIX = "sos:"
@@ -109,6 +118,9 @@ class RedisBlobs:
                 pipeline.hset(data, str(number), piece)
                 pipeline.expire(data, ABANDONED_SECONDS)
                 await pipeline.execute()
+
+    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
+        return await put_each(self, blobs)
 
     async def info(self, id: str) -> BlobInfo:
         return (await self._head(id)).info(id)

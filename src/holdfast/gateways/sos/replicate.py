@@ -24,8 +24,11 @@ from holdfast.gateways.sos.id_lists import IdLists
 from holdfast.gateways.sos.servers import Role, Server, Servers
 from holdfast.gateways.sos.spool import Spool
 
-# Objects that are looked at and copied at once.
-COPIES_AT_ONCE = 8
+# Objects that are looked at and copied at once: as many as make good batches of small ones, in a megabyte or so.
+COPIES_AT_ONCE = 256
+
+# Of those, the ones that are not small: up to a megabyte of each is in memory.
+LARGE_AT_ONCE = 8
 
 # Objects with nothing to do that are passed over before anything else gets a turn: 5 ms.
 PAUSE_OBJECTS = 1000
@@ -101,34 +104,27 @@ class Replicator:
         """Bring each object to enough servers, some at once."""
         total = max(lists.counts.values(), default=0)
         said = self._clock.monotonic()
-        running: set[asyncio.Task[None]] = set()
-        try:
-            for name, listed in lists.merged():
-                if group.has_enough(listed):
-                    report.objects += 1
-                    if not report.objects % PAUSE_OBJECTS:
-                        await asyncio.sleep(0)
-                else:
-                    running.add(asyncio.create_task(group.see_to(name, listed)))
-                    if len(running) >= COPIES_AT_ONCE:
-                        running = await _some(running)
+        waiting = lists.merged()
+
+        async def work() -> None:
+            nonlocal said
+            for name, listed in waiting:
+                if not group.has_enough(listed):
+                    await group.see_to(name, listed)
+                report.objects += 1
+                if not report.objects % PAUSE_OBJECTS:
+                    await asyncio.sleep(0)
                 if self._clock.monotonic() - said > PROGRESS_SECONDS:
                     said = self._clock.monotonic()
                     self._say(f"{report}, of at least {total}")
-            while running:
-                running = await _some(running)
+
+        workers = [asyncio.create_task(work()) for _ in range(COPIES_AT_ONCE)]
+        try:
+            await asyncio.gather(*workers)
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _some(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
-    """Wait until one has ended; those that have not. Raises what it raised."""
-    ended, rest = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    for task in ended:
-        task.result()
-    return rest
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
 
 class _Group:
@@ -142,6 +138,7 @@ class _Group:
         self._say = say
         self._refusing: set[str] = set()
         """Servers that took no more."""
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def take_lists(self, lists: IdLists) -> None:
         """Ask every member for its list; who does not give one is left out."""
@@ -172,7 +169,6 @@ class _Group:
 
     async def see_to(self, id: str, listed: Sequence[str]) -> None:
         """Bring an object to enough servers."""
-        self._report.objects += 1
         copies = _Copies()
         try:
             for url in listed:
@@ -191,10 +187,7 @@ class _Group:
         """Read a copy and compare it with its id. The first good one is kept."""
         spool = Spool(self._spool)
         try:
-            async with self._clients[url].open(id) as found:
-                async for piece in found.pieces:
-                    await spool.write(piece)
-            await spool.finish()
+            headers = await self._fetch(id, self._clients[url], spool)
             _check(id, spool)
         except NotFound:
             pass  # deleted since it was listed
@@ -209,10 +202,24 @@ class _Group:
         else:
             copies.good.append(url)
             if copies.spool is None:
-                copies.spool, copies.headers = spool, found.headers
+                copies.spool, copies.headers = spool, headers
         finally:
             if copies.spool is not spool:
                 spool.close()
+
+    async def _fetch(self, id: str, client: BlobClient, spool: Spool) -> Mapping[str, str]:
+        """A copy's bytes into a spool; its headers."""
+        small = await client.get_small(id)
+        if small is not None:
+            headers, data = small
+            await spool.write(data)
+            await spool.finish()
+            return headers
+        async with self._large, client.open(id) as found:
+            async for piece in found.pieces:
+                await spool.write(piece)
+            await spool.finish()
+            return found.headers
 
     async def _spread(self, id: str, copies: "_Copies") -> None:
         """Put the copy over those that are wrong, and then where it is missing, until there are enough."""
