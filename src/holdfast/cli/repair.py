@@ -25,7 +25,7 @@ from holdfast.upkeep.scrub import Scrubber, ScrubRecord
 from holdfast.upkeep.worker import State as WorkerState
 from holdfast.upkeep.worker import settle
 
-# Rounds of `repair`: a second one mends what the first one's end brought to light, or what a race left.
+# Rounds of mending: a second one mends what the first one's end brought to light, or what a race or a slow drive left.
 ROUNDS_MAX_COUNT = 3
 
 # What lies about and is no loss of anything: the collection and the sweep delete it by themselves.
@@ -169,9 +169,12 @@ async def check(opened: OpenStore, output: Output, *, read: bool, mending: bool)
     missing = missing_drives(opened)
     for path in missing:
         output.say(f"missing: {path}")
-    if mending and troubles:
-        await mend(opened, chores, output, await chores.catalogue.count_damaged())
     left = await chores.catalogue.count_damaged()
+    for _ in range(ROUNDS_MAX_COUNT):
+        if not (mending and troubles and left):
+            break
+        await mend(opened, chores, output, left)
+        left = await chores.catalogue.count_damaged()
     wrong = troubles.total() - sum(troubles[trouble] for trouble in _HARMLESS)
     _conclude(output, troubles, left if mending else None)
     output.document(
@@ -207,6 +210,8 @@ def _conclude(output: Output, troubles: Counter[Trouble], left: int | None) -> N
     elif left is None:
         output.say("`holdfast fsck --repair` mends what can be mended")
     elif left:
-        output.say(f"{count(left, 'block')} could not be mended now")
+        output.say(
+            f"{count(left, 'block')} could not be mended now: too few good fragments, or a drive does not answer"
+        )
     else:
         output.say("what could be mended was mended")
