@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= data
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some images forbid it, and then every process compiles what it imports: a start takes twice the time, a test run starts a thousand.
+export PYTHONDONTWRITEBYTECODE :=
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
