@@ -8,7 +8,7 @@ Rules.
   exclusive one. The new environment is a new directory; the state file, replaced atomically, points at it, and the
   old one is unlinked, by which everybody who has it open notices at the next access.
 - Before each access the file is looked at: gone, another, or shorter than it was means `StaleIndex`; reading the map
-  of a truncated file would kill the process.
+  of a truncated file would kill the process. So is LMDB's table of locks before each write (`table`).
 - LMDB forbids one process to open an environment twice, so handles of one drive in one process share it.
 - An environment in which processes died is not opened again, but made anew (`core.attendance`).
 """
@@ -30,7 +30,7 @@ from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk, File
 from holdfast.core.errors import Corrupt, Full, NodeDown, NotFound, Unavailable
 from holdfast.core.ids import DriveId
-from holdfast.core.limits import GIB, KIB
+from holdfast.core.limits import GIB
 from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.interface import FragmentInfo, FragmentKey
 from holdfast.drives.reserve import NO_SPACE
@@ -55,6 +55,7 @@ from holdfast.drives.segments import (
     segment_of,
     segment_path,
 )
+from holdfast.drives.table import SPARE_READERS_COUNT, ReaderTable, allocate_table, take_slots
 
 INDEX_NAME = "index"
 SEGMENTS_NAME = "segments"
@@ -64,9 +65,6 @@ MAP_BYTES = GIB
 
 # Every process and thread that reads holds a slot; those of killed processes are cleared when the index is opened.
 READERS_MAX_COUNT = 512
-
-# LMDB's table of them: a slot each, and a head. A longer table is taken as it is.
-_TABLE_BYTES = 64 * READERS_MAX_COUNT + 4 * KIB
 
 # Sequences that writers had reserved, but not yet written, when an index was lost stay below the new one's clock.
 CLOCK_GAP_AFTER_REBUILD = 1 << 20
@@ -184,8 +182,8 @@ class Index:
         self._data: Path = self._root
         self._inode = -1
         self._size = 0
-        self._table: Path = self._root
-        self._table_identity = (-1, 0)
+        self._table: ReaderTable | None = None
+        self._damaged = False
         self.rebuilt = 0
         """How often this handle has rebuilt the index."""
         disk.make_directory(self._root)
@@ -273,6 +271,8 @@ class Index:
     def _transact(self, change: Callable[[Update, int], T]) -> T:
         while True:
             self._check_current()
+            if self._table is None or not self._table.is_sound():
+                raise self._stale("is damaged: its table of locks was written over")
             try:
                 with self._inside(self._data.parent.name), self._environment.begin(write=True) as transaction:
                     update = Update(transaction, self._databases)
@@ -308,9 +308,12 @@ class Index:
                 except lmdb.MapResizedError:
                     transaction = None
                 except lmdb.ReadersFullError:
-                    self._environment.reader_check()
+                    if self._table is not None and self._table.is_sound():
+                        self._environment.reader_check()
                     transaction = None
                 except lmdb.Error as error:
+                    # Who asks again would wait for a slot, under a lock that may have been written over.
+                    self._damaged = True
                     raise self._stale(f"is damaged: {error}") from error
                 if transaction is not None:
                     try:
@@ -328,7 +331,7 @@ class Index:
             status = self._data.stat()
         except OSError as error:
             raise self._stale("was replaced") from error
-        if self._environment is None or status.st_ino != self._inode or status.st_size < self._size:
+        if self._damaged or self._environment is None or status.st_ino != self._inode or status.st_size < self._size:
             raise self._stale("was replaced")
         self._size = status.st_size
 
@@ -378,7 +381,10 @@ class Index:
         Even closing looks into the mapped files, and whoever looks behind the end of a file that was cut off is
         killed by SIGBUS: so they get their length back, in zeros, first.
         """
-        for path, inode, size in ((self._data, self._inode, self._size), (self._table, *self._table_identity)):
+        mapped = [(self._data, self._inode, self._size)]
+        if self._table is not None:
+            mapped.append((self._table.path, self._table.inode, self._table.size))
+        for path, inode, size in mapped:
             try:
                 status = path.stat()
                 if status.st_ino == inode and status.st_size < size:
@@ -387,6 +393,9 @@ class Index:
                 # Unlinked: the map keeps it whole.
                 pass
         self._environment = None
+        if self._table is not None:
+            self._table.close()
+            self._table = None
 
     def _restore_locks(self) -> None:
         """Somebody may have deleted the whole index, lock files and all.
@@ -439,20 +448,6 @@ class Index:
         with self._inside(name):
             self._open_environment(name)
 
-    def _allocate_table(self, path: Path) -> None:
-        """LMDB maps its table of readers as a file of holes: on a full disk, who writes into one dies of SIGBUS."""
-        try:
-            self._disk.make_directory(path)
-            file = self._disk.open(path / "lock.mdb", create=True)
-            try:
-                file.allocate(_TABLE_BYTES)
-            finally:
-                file.close()
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise self._stale(f"cannot be made: {error}") from error
-            raise Full(f"no space left for the index of {self._directory}") from error
-
     def _open_environment(self, name: str, *, create: bool = False) -> None:
         """Raises StaleIndex for anything but a sound environment. The old one closes with its last transaction.
 
@@ -460,10 +455,10 @@ class Index:
         """
         path = self._root / name
         data = path / "data.mdb"
-        if create:
-            self._allocate_table(path)
         try:
-            if not create and not data.is_file():
+            if create:
+                allocate_table(self._disk, path, READERS_MAX_COUNT)
+            elif not data.is_file():
                 # LMDB would make an empty one, whatever it is told about creating.
                 raise self._stale("is gone")
             environment = lmdb.open(
@@ -475,6 +470,7 @@ class Index:
                 sync=False,
                 metasync=False,
                 readahead=False,
+                max_spare_txns=SPARE_READERS_COUNT,
             )
             environment.reader_check()
             status = data.stat()
@@ -483,14 +479,16 @@ class Index:
             if environment.info()["map_size"] < status.st_size:
                 environment.set_mapsize(0)
             databases = Databases(*(environment.open_db(database) for database in DATABASES))
+            take_slots(environment)
+            table = ReaderTable(path)
         except (lmdb.Error, OSError) as error:
+            if create and isinstance(error, OSError) and error.errno in NO_SPACE:
+                raise Full(f"no space left for the index of {self._directory}") from error
             raise self._stale(f"cannot be opened: {error}") from error
         with self._reads:
             self._environment, self._databases, self._data = environment, databases, data
             self._inode, self._size = status.st_ino, data.stat().st_size
-            self._table = path / "lock.mdb"
-            table = self._table.stat()
-            self._table_identity = (table.st_ino, table.st_size)
+            self._table, self._damaged = table, False
 
     def _rebuild(self) -> None:
         """Make the index again from the segments. The caller decides alone (`_deciding`)."""

@@ -364,11 +364,17 @@ class Care:
         return position == end, _log_findings(found)
 
     def _view_is_right(self, mirrors: Sequence[Mirror], view: View, transaction: Transaction, end: Position) -> bool:
-        """Whether a second view, made of checkpoint and log up to `end`, holds the same rows."""
+        """Whether a second view, made of checkpoint and log up to `end`, holds the same rows.
+
+        Raises OSError, also when there is no room for a second one.
+        """
         log = MirrorSet(mirrors, self._disk, self._store.sizes.segment)
         second = build_view(self._disk, self._store.randomness, self._store.store, mirrors)
         try:
-            _replay(log, second, end)
+            try:
+                _replay(log, second, end)
+            except lmdb.Error as error:
+                raise OSError(f"a second view to compare the first with cannot be made: {error}") from error
             with second.reading() as other:
                 ours, theirs = self._rows(view, transaction), second.everything(other)
                 while True:
