@@ -1,7 +1,8 @@
 """Completion in shells: of commands and options by click, of buckets and keys by asking the server.
 
 A completion that cannot be made quickly is none: whatever goes wrong, the shell is told nothing. bash takes a colon
-for the end of a word, so its script hands over the line whole and takes back what stands behind the colon.
+for the end of a word, so its script hands over the line whole and takes back what stands behind the colon; zsh ends a
+word behind whatever it completed, so its script tells it that a folder is no end. fish needs to be told neither.
 """
 
 import os
@@ -38,6 +39,42 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 
 
+_ZSH = """\
+#compdef %(prog_name)s
+
+%(complete_func)s() {
+    local -a response described plain folders
+    local type key descr line="${words[*]}" at=$((CURRENT-1))
+    (( ! $+commands[%(prog_name)s] )) && return 1
+    response=("${(@f)$(COMP_WORDS=$line COMP_CWORD=$at %(complete_var)s=zsh_complete %(prog_name)s)}")
+    for type key descr in ${response}; do
+        case $type in
+            dir) _path_files -/ ;;
+            file) _path_files -f ;;
+            plain)
+                if [[ $descr != _ ]]; then
+                    described+=("$key:$descr")
+                elif [[ $key == */ ]]; then
+                    folders+=("$key")
+                else
+                    plain+=("$key")
+                fi
+                ;;
+        esac
+    done
+    (( $#described )) && _describe -V unsorted described -U
+    (( $#plain )) && compadd -U -V unsorted -a plain
+    (( $#folders )) && compadd -U -S '' -V unsorted -a folders
+}
+
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    %(complete_func)s "$@"
+else
+    compdef %(complete_func)s %(prog_name)s
+fi
+"""
+
+
 class _Bash(BashComplete):
     """Words are told apart by white space alone. Behind a folder the word goes on."""
 
@@ -59,6 +96,13 @@ class _Bash(BashComplete):
     @staticmethod
     def _check_version() -> None:
         """The script works with bash 4.4, which click would start a bash to find out."""
+
+
+class _Zsh(ZshComplete):
+    """click's answers, and a script in which a folder is no end."""
+
+    name = "zsh"
+    source_template = _ZSH
 
 
 class RemoteType(click.ParamType[str]):
@@ -102,7 +146,7 @@ def _names(ctx: click.Context, incomplete: str) -> list[str]:
     return [f"{SCHEME}{bucket}/{name}" for name in names if name.isprintable() and " " not in name]
 
 
-_SHELLS = {"bash": _Bash, "zsh": ZshComplete, "fish": FishComplete}
+_SHELLS = {"bash": _Bash, "zsh": _Zsh, "fish": FishComplete}
 
 
 @click.command()
@@ -121,5 +165,6 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 def install() -> None:
-    """Have click answer bash our way."""
+    """Have click answer our way."""
     add_completion_class(_Bash)
+    add_completion_class(_Zsh)

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from awscrt import checksums as crt
-
+from holdfast.core import crc
 from holdfast.core.errors import Corrupt
 from holdfast.core.ids import Buffer
 
@@ -89,27 +88,17 @@ class _PartsMd5:
 
 # Cheapest first: one is enough.
 _ALGORITHMS: dict[str, Callable[[], Running]] = {
-    "ChecksumCRC64NVME": lambda: _Crc(crt.crc64nvme, 8),
-    "ChecksumCRC32C": lambda: _Crc(crt.crc32c, 4),
+    "ChecksumCRC64NVME": lambda: _Crc(crc.crc64nvme, 8),
+    "ChecksumCRC32C": lambda: _Crc(crc.crc32c, 4),
     "ChecksumCRC32": lambda: _Crc(zlib.crc32, 4),
     "ChecksumSHA256": lambda: _Sha("sha256"),
     "ChecksumSHA1": lambda: _Sha("sha1"),
 }
 
 
-def crc64(data: Buffer) -> int:
-    """CRC64NVME. Releases the GIL for large buffers."""
-    return crt.crc64nvme(data, 0)  # type: ignore[arg-type]  # takes any buffer
-
-
-def combined(first: int, second: int, second_length: int) -> int:
-    """The CRC64NVME of two pieces, one behind the other."""
-    return crt.combine_crc64nvme(first, second, second_length)
-
-
-def as_text(crc: int) -> str:
+def as_text(crc64nvme: int) -> str:
     """As S3 writes it."""
-    return base64.b64encode(crc.to_bytes(8, "big")).decode()
+    return base64.b64encode(crc64nvme.to_bytes(8, "big")).decode()
 
 
 def md5_hex(data: Buffer) -> str:

@@ -83,8 +83,10 @@ class Known:
 
 
 def known(directory: Path) -> dict[str, Known]:
-    """The notes of this machine by upload id. Each is locked for a moment, to see whether it is: a command that wants it
-    in that moment begins its upload anew."""
+    """The notes of this machine by upload id.
+
+    Each is locked for a moment, to see whether it is: a command that wants it in that moment begins its upload anew.
+    """
     found: dict[str, Known] = {}
     for path in directory.glob("*.json"):
         try:

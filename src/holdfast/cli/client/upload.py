@@ -26,6 +26,7 @@ from holdfast.cli.client.failures import NoSuchUpload
 from holdfast.cli.client.landing import local_error
 from holdfast.cli.client.quick import SMALL_MAX_BYTES
 from holdfast.cli.client.unfinished import Begun, Note, note_of
+from holdfast.core.crc import combine_crc64nvme, crc64nvme
 from holdfast.core.errors import Corrupt, HoldfastError, InvalidRequest, NotFound, PreconditionFailed
 from holdfast.core.limits import MIB, OBJECT_MAX_BYTES, PARTS_MAX_COUNT
 
@@ -93,7 +94,7 @@ class Uploader:
         return {"ContentType": guessed, **self.headers} if guessed else dict(self.headers)
 
     def _whole(self, data: bytes, remote: Remote, headers: dict[str, Any]) -> Uploaded:
-        crc = digests.crc64(data)
+        crc = crc64nvme(data)
         proof = self._proof(data, crc)
         put = self.connection.call_small if len(data) <= SMALL_MAX_BYTES else self.connection.call
         answer = put("put_object", remote.bucket, remote.key, Body=data, **proof, **headers)
@@ -162,7 +163,7 @@ class Uploader:
             self.crew.check()
             offset = (number - 1) * begun.part_bytes
             data = _read(path, descriptor, offset, min(begun.part_bytes, begun.size - offset))
-            crc = digests.crc64(data)
+            crc = crc64nvme(data)
             if number in there and _is_same(there[number], data, crc):
                 self.advance(len(data))
                 return _Part(number, digests.etag_of(there[number]), crc, len(data)), True
@@ -188,7 +189,7 @@ class Uploader:
 
         def send(piece: tuple[int, bytes]) -> _Part:
             number, data = piece
-            return self._send_part(remote, upload, number, data, digests.crc64(data))
+            return self._send_part(remote, upload, number, data, crc64nvme(data))
 
         parts = [part for _, part in self.crew.parts(pieces(), send)]
         return sorted(parts, key=lambda part: part.number), sum(part.length for part in parts)
@@ -205,7 +206,7 @@ class Uploader:
     def _complete(self, remote: Remote, upload: str, parts: list["_Part"], size: int) -> str:
         crc = parts[0].crc
         for part in parts[1:]:
-            crc = digests.combined(crc, part.crc, part.length)
+            crc = combine_crc64nvme(crc, part.crc, part.length)
         proof: dict[str, Any] = {}
         if self.connection.sends_checksums:
             proof = {"ChecksumCRC64NVME": digests.as_text(crc), "ChecksumType": "FULL_OBJECT", "MpuObjectSize": size}
