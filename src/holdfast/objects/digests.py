@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
-from awscrt import checksums as crt
-
+from holdfast.core import crc
 from holdfast.core.errors import InvalidRequest
 from holdfast.core.ids import Buffer
 from holdfast.objects.model import Digests
@@ -43,8 +42,8 @@ class _Crc:
 
 _CRCS: dict[str, tuple[Callable[[Any, int], int], int]] = {
     "crc32": (zlib.crc32, 4),
-    "crc32c": (crt.crc32c, 4),
-    "crc64nvme": (crt.crc64nvme, 8),
+    "crc32c": (crc.crc32c, 4),
+    "crc64nvme": (crc.crc64nvme, 8),
 }
 _HASHES = {"md5", "sha1", "sha256", "sha512", "blake2b"}
 

@@ -11,12 +11,13 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.
 import base64
 import binascii
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 
-from awscrt import checksums as crt
 from msgspec import Struct
 
+from holdfast.core import crc
 from holdfast.gateways.s3.chunked import ChunkDecoder
 from holdfast.gateways.s3.errors import S3Error, not_implemented
 from holdfast.objects.model import Digests, Part
@@ -184,9 +185,9 @@ def composite(algorithm: str, parts: Sequence[Part]) -> str:
 def full_object(algorithm: str, parts: Sequence[Part]) -> str:
     """The CRC of the whole, combined from the parts' CRCs and lengths. Only for CRCs."""
     combine = {
-        "crc32": crt.combine_crc32,
-        "crc32c": crt.combine_crc32c,
-        "crc64nvme": crt.combine_crc64nvme,
+        "crc32": crc.combine_crc32,
+        "crc32c": crc.combine_crc32c,
+        "crc64nvme": crc.combine_crc64nvme,
     }[algorithm]
     value = 0
     for part in parts:
@@ -198,5 +199,5 @@ def digest(algorithm: str, data: bytes) -> bytes:
     """One checksum of a short message; the streams are hashed elsewhere."""
     if algorithm.startswith("sha"):
         return hashlib.new(algorithm, data).digest()
-    function = {"crc32": crt.crc32, "crc32c": crt.crc32c, "crc64nvme": crt.crc64nvme}[algorithm]
+    function = {"crc32": zlib.crc32, "crc32c": crc.crc32c, "crc64nvme": crc.crc64nvme}[algorithm]
     return function(data).to_bytes(ALGORITHM_BYTES[algorithm])

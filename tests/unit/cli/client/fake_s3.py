@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.cli.client import digests
 from holdfast.cli.client.failures import NoSuchUpload
+from holdfast.core.crc import crc64nvme
 from holdfast.core.errors import NotFound, PreconditionFailed
 
 WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,7 +80,7 @@ class FakeS3:
     def _proof(self, data: bytes) -> dict[str, Any]:
         if not self.sends_checksums:
             return {}
-        return {"ChecksumCRC64NVME": digests.as_text(digests.crc64(data)), "ChecksumType": "FULL_OBJECT"}
+        return {"ChecksumCRC64NVME": digests.as_text(crc64nvme(data)), "ChecksumType": "FULL_OBJECT"}
 
     def _put_object(self, key: str, Body: bytes, **_: Any) -> dict[str, Any]:
         self.objects[key] = Body

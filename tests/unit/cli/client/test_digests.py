@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast.cli.client import digests
+from holdfast.core.crc import combine_crc64nvme, crc64nvme
 from holdfast.core.errors import Corrupt
 
 BODY = bytes(range(256)) * 100
@@ -22,7 +23,7 @@ def sha256_text(data: bytes) -> str:
     [
         {"ChecksumSHA256": sha256_text(BODY), "ETag": '"wrong-1"'},
         {"ChecksumCRC32": base64.b64encode(zlib.crc32(BODY).to_bytes(4, "big")).decode()},
-        {"ChecksumCRC64NVME": digests.as_text(digests.crc64(BODY)), "ChecksumType": "FULL_OBJECT"},
+        {"ChecksumCRC64NVME": digests.as_text(crc64nvme(BODY)), "ChecksumType": "FULL_OBJECT"},
         {"ChecksumSHA1": base64.b64encode(hashlib.sha1(BODY).digest()).decode()},
         {"ETag": f'"{hashlib.md5(BODY).hexdigest()}"'},
         {"ETag": f'"{hashlib.md5(BODY).hexdigest()}"', "ChecksumCRC32": "AAAAAA==-3", "ChecksumType": "COMPOSITE"},
@@ -74,7 +75,7 @@ def test_parts_of_unknown_lengths_prove_nothing() -> None:
 
 
 def test_what_was_sent_must_be_confirmed() -> None:
-    crc = digests.crc64(BODY)
+    crc = crc64nvme(BODY)
     digests.check_sent({"ChecksumCRC64NVME": digests.as_text(crc), "ETag": '"whatever"'}, BODY, crc, "it")
     digests.check_sent({"ETag": f'"{hashlib.md5(BODY).hexdigest()}"'}, BODY, crc, "it")
     with pytest.raises(Corrupt):
@@ -85,4 +86,4 @@ def test_what_was_sent_must_be_confirmed() -> None:
 
 def test_crcs_are_put_together() -> None:
     one, other = BODY[:1234], BODY[1234:]
-    assert digests.combined(digests.crc64(one), digests.crc64(other), len(other)) == digests.crc64(BODY)
+    assert combine_crc64nvme(crc64nvme(one), crc64nvme(other), len(other)) == crc64nvme(BODY)
