@@ -4,6 +4,7 @@ The supervisor (`supervisor.py`) has two children: granian's main process, whose
 """
 
 import json
+import logging.config
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ def serve(settings: Settings, echo: Callable[[str], None]) -> None:
     os.environ.update(settings.to_environment())
     for line in banner(settings, ready):
         echo(line)
+    # Inherited by upkeep; granian's processes are given the same.
+    logging.config.dictConfig(_LOGGING)
     children = {"server": lambda: _granian(settings).serve(), "upkeep": lambda: run_upkeep(settings)}
     supervise(children, _replacement(settings))
 

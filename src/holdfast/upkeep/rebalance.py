@@ -75,8 +75,10 @@ class Rebalancer:
 
     def status(self) -> str:
         record = self._record
-        if record is None or record.settled_version >= record.layout_version:
+        if record is None:
             return ""
+        if record.settled_version >= record.layout_version:
+            return f"layout {record.layout_version} reached: {record.moved} fragments moved" if record.moved else ""
         said = f"towards layout {record.layout_version}: {record.moved} fragments moved"
         waiting = max(record.waiting, record.waited)
         return f"{said}, {waiting} contents wait for a drive" if waiting else said

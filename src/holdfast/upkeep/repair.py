@@ -65,12 +65,15 @@ class Repairer:
         """Whether this pass reads blocks for which nothing seems to be possible."""
         self._seen_lost = 0
         self._seen_waiting = 0
+        self._done = 0
+        """Blocks that are done with, of this pass, or of the last one that found any."""
 
     def status(self) -> str:
-        told = self._told
+        told, said = self._told, f"{self._done} blocks mended" if self._done else ""
         if told is None or not told.waiting:
-            return ""
-        return f"{told.waiting} blocks wait for a drive, {told.lost} of them cannot be read until then"
+            return said
+        waiting = f"{told.waiting} blocks wait for a drive, {told.lost} of them cannot be read until then"
+        return f"{said}, {waiting}" if said else waiting
 
     def wake(self) -> None:
         self._wake.set()
@@ -80,8 +83,11 @@ class Repairer:
         if not tasks:
             await self._end_pass()
             return State.IDLE
+        if self._after is None:
+            self._done = 0
         with self._rate.measured() as step:
-            step.count = await self._repair(tasks)
+            step.count = done = await self._repair(tasks)
+        self._done += done
         self._after = tasks[-1].key
         told = self._told or RepairRecord()
         await self._saver.keep_seldom(RepairRecord(1, self._rate.per_second, told.waiting, told.lost))

@@ -54,7 +54,7 @@ class SessionWatch:
         self._expired = 0
 
     def status(self) -> str:
-        return f"{len(self._seen)} sessions, {self._expired} expired"
+        return f"{self._expired} sessions expired" if self._expired else ""
 
     async def work(self) -> State:
         beats = await self._catalogue.sessions()

@@ -9,6 +9,8 @@ Rules:
 - The throttle sleeps in proportion to the time that the step took. So a chore leaves the same share of the drives to
   the clients whether they are fast or slow, and backs off by itself when they are busy: their waiting makes its steps
   longer.
+- What a worker begins and finishes is said in the log, in the words of its `status`: when it has got somewhere, and not
+  each time that it looked and found nothing new.
 """
 
 import asyncio
@@ -29,6 +31,9 @@ PAUSE_MAX_SECONDS = 60.0
 # The first failure may be a blip; later ones wait until somebody has had the time to do something.
 BACKOFF_FIRST_SECONDS = 1.0
 BACKOFF_MAX_SECONDS = 300.0
+
+# What is over sooner is said once, when it is.
+BEGUN_AFTER_SECONDS = 1.0
 
 # Parts of rest to one of work. What mends is in a hurry: until it is done, a further loss brings data nearer to being
 # lost. What only looks has days; what tidies up is in between.
@@ -58,7 +63,7 @@ class Worker(Protocol):
         ...
 
     def status(self) -> str:
-        """Where it stands, in words for people; "" when there is nothing to say."""
+        """Where it stands, in words for people; "" when there is nothing to say. Changes when something was done."""
         ...
 
     async def work(self) -> State:
@@ -125,6 +130,11 @@ class Runner:
         self._state = State.IDLE
         self._failures = 0
         self._last_error = ""
+        self._said: str | None = None
+        """The worker's status when it last had nothing to do; None before that."""
+        self._busy_since: float | None = None
+        self._is_begun = False
+        """Whether the log says that it began."""
 
     def report(self) -> WorkerReport:
         return WorkerReport(self._worker.name, self._state, self._worker.status(), self._failures, self._last_error)
@@ -139,11 +149,28 @@ class Runner:
                 await self._failed(error)
                 continue
             self._failures = 0
+            self._tell(started)
             if self._state is State.BUSY:
                 worked = self._clock.monotonic() - started
                 await self._clock.sleep(pause(worked, self._worker.tranquility))
             elif self._state is State.IDLE:
                 await self._worker.wait_for_work()
+
+    def _tell(self, started: float) -> None:
+        now, status = self._clock.monotonic(), self._worker.status()
+        since = self._busy_since if self._busy_since is not None else started
+        has_news = bool(status) and status != self._said
+        if self._state is State.BUSY:
+            self._busy_since = since
+            if has_news and not self._is_begun and now - since >= BEGUN_AFTER_SECONDS:
+                self._is_begun = True
+                _log.info("%s: begun, %s", self._worker.name, status)
+            return
+        # What it finds when it first looks was done by others.
+        is_first = self._said is None and self._busy_since is None
+        if self._is_begun or (has_news and not is_first):
+            _log.info("%s: finished after %.1f s, %s", self._worker.name, now - since, status or "nothing is left")
+        self._said, self._busy_since, self._is_begun = status, None, False
 
     async def _failed(self, error: HoldfastError) -> None:
         self._failures += 1

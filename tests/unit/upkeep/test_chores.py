@@ -27,7 +27,7 @@ async def test_a_silent_session_ends_and_a_beating_one_does_not() -> None:
         world.beats[beating] += 1
         await world.clock.advance(SESSION_SILENCE_SECONDS / 5)
     assert set(world.beats) == {beating}
-    assert worker.status() == "1 sessions, 1 expired"
+    assert worker.status() == "1 sessions expired"
 
 
 async def test_a_new_observer_waits_once_more() -> None:

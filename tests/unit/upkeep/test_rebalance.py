@@ -85,7 +85,7 @@ async def test_the_old_layout_stays_while_something_waits_for_a_drive() -> None:
     new.silent = False
     await settle(worker)
     assert len(world.layouts.all) == 1
-    assert worker.status() == ""
+    assert worker.status().startswith("layout 2 reached: ")
     assert all_whole(world)
 
 

@@ -50,13 +50,15 @@ async def test_what_waits_for_a_drive_stays_and_does_not_block_the_rest() -> Non
     await settle(worker)
     waiting = len(world.outbox)
     assert 0 < waiting < 20
-    assert worker.status() == f"{waiting} blocks wait for a drive, 0 of them cannot be read until then"
+    assert worker.status() == (
+        f"{20 - waiting} blocks mended, {waiting} blocks wait for a drive, 0 of them cannot be read until then"
+    )
     record = RepairRecord.decode(world.progress["repair"])
     assert (record.waiting, record.lost) == (waiting, 0)
     silent.silent = False
     await settle(worker)
     assert not world.outbox
-    assert worker.status() == ""
+    assert worker.status() == f"{waiting} blocks mended"
 
 
 async def test_what_waits_is_read_seldom_and_read_all_the_same() -> None:

@@ -1,6 +1,7 @@
 """The loop, the throttle, and the wake."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -141,3 +142,44 @@ def test_pause_is_bounded() -> None:
 def test_backoff_doubles_up_to_a_bound() -> None:
     assert [backoff(n) for n in (1, 2, 3)] == [1.0, 2.0, 4.0]
     assert backoff(10_000) == BACKOFF_MAX_SECONDS
+
+
+class Telling(Scripted):
+    """Whose status counts its steps of work."""
+
+    def __init__(self, clock: FakeClock, *script: float | Exception | State) -> None:
+        super().__init__(clock, *script)
+        self.done = 0
+
+    def status(self) -> str:
+        return f"{self.done} done" if self.done else ""
+
+    async def work(self) -> State:
+        state = await super().work()
+        self.done += state is State.BUSY
+        return state
+
+
+async def test_what_is_begun_and_finished_is_said_and_idle_looks_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "holdfast.upkeep.worker")
+    clock = FakeClock()
+    worker = Telling(clock, State.IDLE, 0.7, 0.7, 0.7, State.IDLE, State.IDLE, 0.1, State.IDLE, State.IDLE, State.DONE)
+    running = asyncio.ensure_future(Runner(worker, clock).run())
+    await until(clock, running.done)
+    await running
+    assert [record.getMessage() for record in caplog.records] == [
+        "scripted: begun, 2 done",
+        "scripted: finished after 2.1 s, 3 done",
+        "scripted: finished after 0.1 s, 4 done",
+    ]
+
+
+async def test_what_others_did_before_is_not_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "holdfast.upkeep.worker")
+    clock = FakeClock()
+    worker = Telling(clock, State.IDLE, State.IDLE, State.DONE)
+    worker.done = 7
+    running = asyncio.ensure_future(Runner(worker, clock).run())
+    await until(clock, running.done)
+    await running
+    assert not caplog.records
