@@ -17,7 +17,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
@@ -91,11 +91,9 @@ class Job:
     future: asyncio.Future[None]
     error: Exception | None = None
     taken: bool = False
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
 
     def finish(self) -> None:
         """On the loop: answer the caller."""
-        self.finished.set()
         if self.future.done():
             return
         if self.error is None:
@@ -142,8 +140,8 @@ class Committer:
     async def submit(self, records: list[Record], use: Use) -> None:
         """Write `records`; they are durable and indexed on return. Raises Full, NodeDown.
 
-        A cancellation withdraws a call that is still queued; else it takes effect once the commit is done, because
-        the buffers are in use until then.
+        A cancellation withdraws a call that is still queued. One whose commit has begun goes on without its caller, who
+        may be going round a disk that hangs; it holds on to what it writes from.
         """
         job = Job(records, use, self._loop.create_future())
         with self._wake:
@@ -156,8 +154,7 @@ class Committer:
         try:
             await job.future
         except asyncio.CancelledError:
-            if not self._withdraw(job):
-                await _regardless(job.finished)
+            self._withdraw(job)
             raise
 
     def close(self) -> None:
@@ -172,12 +169,10 @@ class Committer:
         """Why the drive is suspected; None while it is not."""
         return self._failure
 
-    def _withdraw(self, job: Job) -> bool:
+    def _withdraw(self, job: Job) -> None:
         with self._wake:
-            if job.taken:
-                return False
-            self._queue.remove(job)
-            return True
+            if not job.taken:
+                self._queue.remove(job)
 
     # The thread
 
@@ -385,12 +380,3 @@ def _encode(
 def _finish_all(jobs: list[Job]) -> None:
     for job in jobs:
         job.finish()
-
-
-async def _regardless(event: asyncio.Event) -> None:
-    """Wait for `event` whatever cancellations come; the caller is being cancelled already."""
-    while not event.is_set():
-        try:
-            await event.wait()
-        except asyncio.CancelledError:
-            continue

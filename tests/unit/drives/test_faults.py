@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -96,6 +97,30 @@ async def test_a_slow_disk_holds_up_nobody_else(faulty: Opened, disk: FaultyDisk
     await asyncio.wait_for(assert_holds(drive, make_fragment(0)), 0.2)
     assert not slow.done()
     await slow
+
+
+async def test_a_write_that_hangs_can_be_given_up(faulty: Opened, disk: FaultyDisk) -> None:
+    """Who writes a block to several drives has its quorum and cancels the rest. Had it to wait for the disk that hangs,
+    so had every client whose block was in that commit."""
+    drive = await faulty.open()
+    await drive.put([make_fragment(0)])
+    go_on = threading.Event()
+    fault = Fault("sync", ".segment", error=0, until=go_on, times=1)
+    disk.faults.append(fault)
+    try:
+        begun = asyncio.ensure_future(drive.put([make_fragment(1)]))
+        await asyncio.to_thread(fault.struck.wait)
+        queued = asyncio.ensure_future(drive.put([make_fragment(2)]))
+        await asyncio.sleep(0)
+        begun.cancel()
+        queued.cancel()
+        ended, _ = await asyncio.wait((begun, queued), timeout=5)
+        assert ended == {begun, queued}
+    finally:
+        go_on.set()
+    await drive.put([make_fragment(3)])
+    assert await drive.has([key_of(number) for number in range(4)]) == [True, True, False, True]
+    await survives(faulty, [make_fragment(number) for number in (0, 1, 3)])
 
 
 async def test_a_full_drive_reads_lists_and_deletes(faulty: Opened, disk: FaultyDisk) -> None:
