@@ -252,7 +252,7 @@ class RowCatalogue:
         try:
             async with aclosing(self._contents.read(content, piece)) as plain:
                 async for block in plain:
-                    await writer.write(memoryview(block), _nothing)
+                    await writer.write((block,), _nothing)
             prepared = await writer.finish()
         except BaseException:
             await writer.abort()

@@ -5,7 +5,7 @@ buffers are anonymous mappings, touched once and used again. The pool's size bou
 may hold; whoever finds it empty waits, for a bounded time, which slows its sender down.
 
 Longer buffers cost less for each byte, and shorter ones serve more uploads: when there is no room for the length that
-is asked for, the least is given.
+is asked for, a shorter one is given.
 """
 
 import asyncio
@@ -32,12 +32,16 @@ class BufferPool:
         self._waiting: deque[asyncio.Future[memoryview]] = deque()
 
     async def acquire(self, length: int) -> memoryview:
-        """A buffer with arbitrary content, of `length` bytes or, when room is short, of the least.
+        """A buffer with arbitrary content, of `length` bytes or, when room is short, a half or a quarter of that, not
+        less than the least.
 
         Raises Timeout when none comes free in time.
         """
-        if not self._waiting and (buffer := self._take(length) or self._take(self.least)) is not None:
-            return buffer
+        if not self._waiting:
+            while (buffer := self._take(length)) is None and length > self.least:
+                length = max(self.least, length // 2)
+            if buffer is not None:
+                return buffer
         waiter: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:

@@ -107,9 +107,9 @@ class ContentWriter:
         self._blocks = blocks
         self._tree = TreeWriter(blocks, contents.threads)
 
-    async def write(self, plain: memoryview, done: Callable[[], None]) -> None:
-        """As `TreeWriter.write`: `done` is called when `plain` may be reused, unless this raises."""
-        await self._tree.write(plain, done)
+    async def write(self, blocks: Sequence[Buffer], done: Callable[[], None]) -> None:
+        """As `TreeWriter.write_together`: `done` is called when `blocks` may be reused, unless this raises."""
+        await self._tree.write_together(blocks, done)
 
     async def finish(self) -> Prepared:
         """Wait for every block; the rows that make the content exist, for the commit that publishes it."""

@@ -1,8 +1,9 @@
 """A body on its way in: small ones become inline bytes, larger ones are cut into blocks while they arrive.
 
-A body is copied once, into pooled buffers of one block each. When a buffer is full, its hash and its sealing run side
-by side in threads while the next buffer fills. Nothing that is written here can be seen by anyone until the caller
-publishes it; whatever way `receive` ends early, its blocks are garbage that the sweep tells by their tags.
+A body is copied once, into pooled buffers of one block each, or of two if it is long. When a buffer is full, its hash
+and its sealing run side by side in threads while the next buffer fills. Nothing that is written here can be seen by
+anyone until the caller publishes it; whatever way `receive` ends early, its blocks are garbage that the sweep tells by
+their tags.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 from holdfast.core.errors import InvalidRequest
 from holdfast.core.ids import Buffer, ContentId
+from holdfast.core.limits import MIB
 from holdfast.objects.buffers import BufferPool, Lease
 from holdfast.objects.contents import ContentWriter
 from holdfast.objects.digests import Digester
@@ -29,9 +31,15 @@ INLINE_MAX_BYTES = 8 * 1024
 GROWN_FROM_COUNT = 2
 GROWN_FACTOR = 2
 
-# Blocks of one upload that are filling, hashed, sealed or written at once. MD5 takes longer than all else together, so
-# one more than it works on keeps it busy; the rest evens out the drives.
-BUFFERS_PER_UPLOAD = 4
+# A body that is known to be so long is taken in by buffers of this factor times the least: what is in one buffer is
+# hashed in one visit to a thread, sealed in one to another, and in one commit on each drive, and readers still have
+# shorter blocks. A shorter body would begin to be hashed, and end to be, the later for it.
+STRETCHED_FROM_BYTES = 16 * MIB
+STRETCHED_FACTOR = 4
+
+# Buffers of one upload that are filling, hashed or sealed at once. MD5 takes longer than all else together, so one more
+# than it works on keeps it busy; the other evens out the drives.
+BUFFERS_PER_UPLOAD = 3
 
 
 @dataclass(slots=True)
@@ -65,7 +73,7 @@ async def receive(
             return receive_inline(body, options, digester)
         body = _once(body)
     with Lease(pool) as lease:
-        cutter = _Cutter(lease, digester, open_writer)
+        cutter = _Cutter(lease, digester, open_writer, options.size or 0)
         try:
             async for chunk in body:
                 await cutter.take(chunk)
@@ -92,8 +100,12 @@ def receive_inline(body: Buffer, options: PutOptions, digester: Digester) -> Rec
 class _Cutter:
     """Fills buffers and sends them to the hash and to the drives."""
 
-    def __init__(self, lease: Lease, digester: Digester, open_writer: Callable[[], Awaitable[ContentWriter]]) -> None:
+    def __init__(
+        self, lease: Lease, digester: Digester, open_writer: Callable[[], Awaitable[ContentWriter]], expected: int
+    ) -> None:
+        """`expected` is the body's length, 0 while nobody knows."""
         self._lease = lease
+        self._is_long = expected >= STRETCHED_FROM_BYTES
         self._digester = digester
         self._open_writer = open_writer
         self._buffer: memoryview | None = None
@@ -122,9 +134,22 @@ class _Cutter:
                 await self._send()
 
     def _length(self) -> int:
-        """How long the next block should be."""
+        """How long the next buffer should be."""
+        return self._lease.least * STRETCHED_FACTOR if self._is_long else self._block_length()
+
+    def _block_length(self) -> int:
         least = self._lease.least
         return least * GROWN_FACTOR if self._blocks_count >= GROWN_FROM_COUNT else least
+
+    def _cut(self, plain: memoryview) -> list[memoryview]:
+        """The next blocks."""
+        blocks: list[memoryview] = []
+        while plain:
+            length = self._block_length()
+            blocks.append(plain[:length])
+            plain = plain[length:]
+            self._blocks_count += 1
+        return blocks
 
     async def drain(self) -> bytes:
         """All of a body that was too short for a block."""
@@ -157,11 +182,10 @@ class _Cutter:
         buffer, filled = self._buffer, self.filled
         assert buffer is not None
         self._buffer, self.filled = None, 0
-        self._blocks_count += 1
         use = _Use(buffer, self._give_back)
         self._hashed = self._spawn(self._hash(buffer[:filled], self._hashed, use.end))
         try:
-            await self.writer.write(buffer[:filled], use.end)
+            await self.writer.write(self._cut(buffer[:filled]), use.end)
         except BaseException:
             use.end()
             raise

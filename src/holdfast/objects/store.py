@@ -65,9 +65,9 @@ from holdfast.objects.versions import Draft, info, is_of_parts, opaque_etag
 # Another round is needed only when an upload was started in the middle of the one before.
 DELETE_ATTEMPTS_MAX_COUNT = 16
 
-# Blocks of all uploads of a process that are filling, hashed or sealed: six uploads at full speed, or a buffer of the
-# least length each for eight times as many. What sealing and coding make of them is bounded by `tree.threads`, and
-# ADR 16 adds it all up.
+# Buffers of all uploads of a process that are filling, hashed or sealed: four long uploads at full speed, or a buffer
+# of the least length each for twelve times as many. What sealing and coding make of them is bounded by
+# `tree.threads`, and ADR 16 adds it all up.
 BUFFERS_BYTES = 48 * MIB
 
 

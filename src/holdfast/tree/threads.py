@@ -112,6 +112,10 @@ class SealingThreads:
         assert isinstance(sealer, BlockSealer)
         return sealer
 
+    def begin(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Have `call` made in a thread of the executor."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, call)
+
     async def run(self, call: Callable[[], T]) -> T:
         """`call` in a thread of the executor."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        return await self.begin(call)

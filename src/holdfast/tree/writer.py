@@ -15,6 +15,7 @@ Rules.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +36,9 @@ IN_FLIGHT_DEFAULT = 4
 # Buffers from here on come from the arena, whose grain would waste more than it saves on smaller ones.
 _POOLED_FROM_BYTES = 128 * KIB
 
+Sealed = tuple[CodedBlock, Child]
+"""A data block on its way to the drives, and what its parent will know of it."""
+
 
 class TreeWriter:
     """Builds one tree. For one task at a time."""
@@ -51,6 +55,7 @@ class TreeWriter:
         assert 2 <= fanout <= FANOUT
         self._store = store
         self._threads = threads
+        self._in_flight = in_flight
         self._fanout = fanout
         self._slots = asyncio.Semaphore(in_flight)
         self._size = 0
@@ -72,22 +77,31 @@ class TreeWriter:
         return self._size
 
     async def write(self, plain: Buffer, done: Callable[[], None] | None = None) -> None:
-        """Take the next block, 1 to BLOCK_MAX_BYTES; returns when there is a place for it in the pipeline.
+        """`write_together` of one block."""
+        await self.write_together((plain,), done)
 
-        `plain` must not change before `done` was called, which happens once and on the event loop, also after a
-        failure. When `write` itself raises, `done` is not called. Raises what failed for an earlier block.
+    async def write_together(self, blocks: Sequence[Buffer], done: Callable[[], None] | None = None) -> None:
+        """Take the next blocks, each 1 to BLOCK_MAX_BYTES; returns when there is a place for them in the pipeline.
+
+        They are sealed in one visit to a thread and go to the drives at once, whose commits then have all of them. At
+        most `in_flight`, and no more bytes than the process's budget.
+
+        `blocks` must not change before `done` was called, which happens once and on the event loop, also after a
+        failure. When this raises, `done` is not called. Raises what failed for an earlier block.
         """
         assert not self._ended
-        if not 0 < len(plain) <= BLOCK_MAX_BYTES:
-            raise InvalidRequest(f"a block has 1 to {BLOCK_MAX_BYTES} bytes, not {len(plain)}")
-        if self._size + len(plain) > SIZE_MAX_BYTES:
+        assert 0 < len(blocks) <= self._in_flight
+        lengths = [len(plain) for plain in blocks]
+        if not all(0 < length <= BLOCK_MAX_BYTES for length in lengths):
+            raise InvalidRequest(f"blocks have 1 to {BLOCK_MAX_BYTES} bytes, not {lengths}")
+        if self._size + sum(lengths) > SIZE_MAX_BYTES:
             raise InvalidRequest("a tree holds at most 2**56 bytes")
-        await self._enter(len(plain))
+        await self._enter(lengths)
         if self._failure is not None:
-            self._threads.blocks.release(len(plain))
-            self._slots.release()
+            self._threads.blocks.release(sum(lengths))
+            self._free_slots(len(lengths))
             raise self._failure
-        self._begin_leaf(plain, done)
+        self._begin_leaves(blocks, done)
 
     async def finish(self) -> RootEntry:
         """Store what is left and name the tree. A tree of nothing is one empty data block. Raises what failed."""
@@ -95,8 +109,8 @@ class TreeWriter:
         if self._failure is not None:
             raise self._failure
         if not self._size:
-            await self._enter(0)
-            self._begin_leaf(b"", None)
+            await self._enter([0])
+            self._begin_leaves([b""], None)
         level = 0
         while len(self._levels[level]) != 1 or level + 1 < len(self._levels):
             if self._levels[level]:
@@ -133,13 +147,17 @@ class TreeWriter:
     ) -> None:
         await self.abort()
 
-    async def _enter(self, length: int) -> None:
-        """Wait for a place in the pipeline; its place in the process's is asked for last, since others wait for it."""
-        await self._slots.acquire()
+    async def _enter(self, lengths: Sequence[int]) -> None:
+        """Wait for places in the pipeline; those in the process's are asked for last, since others wait for them, and
+        at once, or those who have some and wait for more could wait for each other."""
+        slots = 0
         try:
-            await self._threads.blocks.acquire(length)
+            for _ in lengths:
+                await self._slots.acquire()
+                slots += 1
+            await self._threads.blocks.acquire(sum(lengths))
         except BaseException:
-            self._slots.release()
+            self._free_slots(slots)
             raise
 
     def _leave(self, start: int) -> None:
@@ -148,13 +166,29 @@ class TreeWriter:
             self._threads.blocks.release(length)
             self._slots.release()
 
-    def _begin_leaf(self, plain: Buffer, done: Callable[[], None] | None) -> None:
-        start = self._size
-        self._size += len(plain)
+    def _free_slots(self, count: int) -> None:
+        for _ in range(count):
+            self._slots.release()
+
+    def _begin_leaves(self, blocks: Sequence[Buffer], done: Callable[[], None] | None) -> None:
+        first = self._size
         if done is not None:
-            self._held[start] = done
-        self._inside[start] = len(plain)
-        self._append(0, self._store_leaf(plain, start))
+            self._held[first] = done
+        leaves: list[tuple[int, bytes, Buffer]] = []
+        for plain in blocks:
+            leaves.append((self._size, new_block_key(self._threads.randomness), plain))
+            self._inside[self._size] = len(plain)
+            self._size += len(plain)
+        sealing = self._threads.begin(lambda: [self._seal_leaf(*leaf) for leaf in leaves])
+        sealing.add_done_callback(partial(self._note_sealed, first))
+        for number, (start, _, _) in enumerate(leaves):
+            self._append(0, self._store_leaf(sealing, number, start))
+
+    def _note_sealed(self, first: int, sealing: asyncio.Future[list[Sealed]]) -> None:
+        self._let_go(first)
+        # Asking marks the exception as seen, when every task that would have awaited it was cancelled.
+        if not sealing.cancelled():
+            sealing.exception()
 
     def _let_go(self, start: int) -> None:
         done = self._held.pop(start, None)
@@ -182,23 +216,20 @@ class TreeWriter:
         if self._failure is None:
             self._failure = failure
 
-    async def _store_leaf(self, plain: Buffer, start: int) -> Child:
-        key = new_block_key(self._threads.randomness)
+    async def _store_leaf(self, sealing: asyncio.Future[list[Sealed]], number: int, start: int) -> Child:
         try:
-            try:
-                coded = await self._threads.run(lambda: self._seal_leaf(key, plain))
-            finally:
-                self._let_go(start)
+            coded, child = (await sealing)[number]
             await self._store.put(coded, make_position(0, start))
         finally:
             self._leave(start)
-        return self._stored(Child(coded.ref, 0, start, len(plain), key))
+        return self._stored(child)
 
-    def _seal_leaf(self, key: bytes, plain: Buffer) -> CodedBlock:
+    def _seal_leaf(self, start: int, key: bytes, plain: Buffer) -> Sealed:
         longest = sealed_max_bytes(len(plain))
         out = SHARED.take(longest) if longest >= _POOLED_FROM_BYTES else memoryview(bytearray(longest))
         length = self._threads.sealer().seal_into(key, plain, out)
-        return self._store.encode(out[:length])
+        coded = self._store.encode(out[:length])
+        return coded, Child(coded.ref, 0, start, len(plain), key)
 
     async def _store_node(self, pending: Sequence[asyncio.Task[Child]]) -> Child:
         children = await asyncio.gather(*pending)

@@ -225,6 +225,11 @@ async def test_who_wants_a_long_buffer_gets_a_short_one_when_room_is_short() -> 
     assert [len(buffer) for buffer in await asyncio.gather(*waiters)] == [4096, 4096]
 
 
+async def test_between_long_and_short_there_are_half_as_long_ones() -> None:
+    pool = BufferPool(4096, 7 * 4096)
+    assert [len(await pool.acquire(4 * 4096)) // 4096 for _ in range(3)] == [4, 2, 1]
+
+
 async def test_short_buffers_that_lie_idle_make_room_for_a_long_one() -> None:
     pool = BufferPool(4096, 4 * 4096)
     for buffer in [await pool.acquire(4096) for _ in range(4)]:
@@ -238,6 +243,32 @@ async def test_blocks_grow_behind_the_first_ones() -> None:
     await world.store.put_object("bucket", "key", in_chunks(body_of(7 * MIB), 100_000), PutOptions())
     reader = await world.store.open_object("bucket", "key")
     assert [len(piece) async for piece in reader.read()] == [MIB, MIB, 2 * MIB, 2 * MIB, MIB]
+
+
+@pytest.mark.parametrize(
+    ("length", "buffers"), [(7 * MIB - 1, [1, 1, 2, 2, 2]), (7 * MIB, [4, 4]), (9 * MIB + 1, [4, 4, 4])]
+)
+async def test_bodies_known_to_be_long_fill_longer_buffers(
+    monkeypatch: pytest.MonkeyPatch, length: int, buffers: list[int]
+) -> None:
+    """Their blocks are no longer for it."""
+    taken: list[int] = []
+
+    async def noting(lease: Lease, length: int) -> memoryview:
+        taken.append(length // MIB)
+        return await acquire(lease, length)
+
+    acquire = Lease.acquire
+    monkeypatch.setattr(Lease, "acquire", noting)
+    monkeypatch.setattr("holdfast.objects.ingest.STRETCHED_FROM_BYTES", 7 * MIB)
+    world = await World.open()
+    data = body_of(length)
+    await world.store.put_object("bucket", "key", in_chunks(data, 300_000), PutOptions(size=length))
+    assert taken == buffers
+    pieces = [bytes(piece) async for piece in (await world.store.open_object("bucket", "key")).read()]
+    assert b"".join(pieces) == data
+    assert [len(piece) for piece in pieces[:-1]] == [MIB, MIB, *[2 * MIB] * (len(pieces) - 3)]
+    await world.close()
 
 
 async def condemned_bytes(world: World) -> int:

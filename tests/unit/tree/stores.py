@@ -8,7 +8,7 @@ from typing import TypeVar
 from holdfast.core.errors import NotFound
 from holdfast.core.ids import Buffer
 from holdfast.erasure import BlockRef, Code, CodedBlock, code_for, copies, decode, encode
-from holdfast.tree import SealingThreads, TreeWriter
+from holdfast.tree import SealingThreads, TreeWriter, split_position
 from holdfast.tree.entry import RootEntry
 from tests.unit.crypto.chance import FixedRandomness
 
@@ -24,18 +24,20 @@ class DictStore:
         self.positions: dict[int, BlockRef] = {}
         self.gets: list[BlockRef] = []
         self.in_flight = 0
+        """Data blocks that are being put; nodes wait for theirs and are not counted."""
         self.most_in_flight = 0
 
     def encode(self, sealed: Buffer) -> CodedBlock:
         return encode(sealed, code_for(len(sealed), self.code))
 
     async def put(self, block: CodedBlock, position: int) -> None:
-        self.in_flight += 1
+        counted = split_position(position)[0] == 0
+        self.in_flight += counted
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(0)
         finally:
-            self.in_flight -= 1
+            self.in_flight -= counted
         payloads = {index: block.payloads[index] for index in range(block.ref.code.k)}
         self.blocks[block.ref.id] = bytes(decode(block.ref, payloads))
         assert position not in self.positions

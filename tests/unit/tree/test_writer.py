@@ -9,6 +9,7 @@ from holdfast.core.errors import Full, InvalidRequest
 from holdfast.core.limits import BLOCK_MAX_BYTES
 from holdfast.erasure import CodedBlock
 from holdfast.tree import BlockStore, SealingThreads, TreeWriter, make_position, read, split_position, walk
+from holdfast.tree.threads import BlockBudget
 from tests.unit.crypto.chance import FixedRandomness
 from tests.unit.tree.stores import DictStore, build
 
@@ -96,7 +97,48 @@ async def test_blocks_in_flight_are_bounded(threads: SealingThreads) -> None:
 async def test_the_pipeline_runs_blocks_side_by_side(threads: SealingThreads) -> None:
     store = DictStore()
     await build(store, threads, DATA, block=1000, fanout=10, in_flight=4)
-    assert 1 < store.most_in_flight <= 4 + 1
+    assert 1 < store.most_in_flight <= 4
+
+
+async def test_blocks_that_are_written_together_are_in_the_tree_one_after_the_other(threads: SealingThreads) -> None:
+    store = StuckStore()
+    sealed = asyncio.Event()
+    async with TreeWriter(store, threads, fanout=3, in_flight=3) as writer:
+        await writer.write_together((DATA[:1000], DATA[1000:3000], DATA[3000:3100]), sealed.set)
+        await sealed.wait()
+        await asyncio.sleep(0)
+        assert store.in_flight == 3, "all go to the drives at once"
+        assert threads.blocks.taken == 3100
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await writer.write_together((DATA[3100:3200], DATA[3200:3300]))
+        store.gate.set()
+        # Who gave up waiting took nothing with it.
+        await writer.write_together((DATA[3100:3200], DATA[3200:4000], DATA[4000:4001]))
+        root = await writer.finish()
+    assert b"".join([bytes(piece) async for piece in read(store, threads, root)]) == DATA[:4001]
+
+
+async def test_a_block_too_long_is_refused_with_those_beside_it(threads: SealingThreads) -> None:
+    async with TreeWriter(DictStore(), threads) as writer:
+        for blocks in ((DATA[:10], b""), (DATA[:10], bytes(BLOCK_MAX_BYTES + 1))):
+            with pytest.raises(InvalidRequest):
+                await writer.write_together(blocks)
+        assert writer.size == 0
+
+
+async def test_writers_that_want_several_places_at_once_do_not_wait_for_each_other(threads: SealingThreads) -> None:
+    """Each has room in the budget for the first of its blocks, and not for all: whoever took a part would hang."""
+    threads.blocks = BlockBudget(total=3000, ahead=0)
+
+    async def upload() -> int:
+        async with TreeWriter(DictStore(), threads) as writer:
+            for at in range(0, 20_000, 2000):
+                await writer.write_together((DATA[at : at + 1000], DATA[at + 1000 : at + 2000]))
+            return (await writer.finish()).size
+
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*(upload() for _ in range(4))) == [20_000] * 4
 
 
 async def test_a_buffer_is_given_back_once_and_may_be_used_again(threads: SealingThreads) -> None:
