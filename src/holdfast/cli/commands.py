@@ -78,7 +78,13 @@ def run_to_end(work: Coroutine[Any, Any, bool]) -> None:
 @with_settings("code", "copies", "matrix", *OPENING_OPTIONS)
 @json_option
 def status(settings: Settings, as_json: bool) -> None:
-    """Say how the store is: its drives, what needs repair, what is under-protected."""
+    """Say how the store is: its drives, what needs repair, what is under-protected.
+
+    \b
+    Examples:
+      holdfast status /mnt/disk*
+      holdfast status --json /mnt/disk1 | jq .health
+    """
     from holdfast.cli.status import show_status
 
     run_with_store(settings, as_json, show_status)
@@ -92,6 +98,10 @@ def scrub(settings: Settings, as_json: bool) -> None:
 
     What is bad is told to repair. Interrupted, the next call goes on where this one stopped. The server does the same
     in the background, over a month.
+
+    \b
+    Example:
+      holdfast scrub /mnt/disk*
     """
     from holdfast.cli.repair import scrub as work
 
@@ -105,6 +115,10 @@ def repair(settings: Settings, as_json: bool) -> None:
     """Look up every block now, and mend what lacks fragments or has them in the wrong place.
 
     Does at full speed what the server does by itself. May be interrupted and called again at any time.
+
+    \b
+    Example:
+      holdfast repair /mnt/disk*
     """
     from holdfast.cli.repair import repair as work
 
@@ -121,6 +135,11 @@ def fsck(settings: Settings, as_json: bool, mending: bool, read: bool) -> None:
 
     Prints each finding, and the objects that cannot be read now. Changes nothing without --repair, but that --read
     mends damage in the metadata that it comes upon.
+
+    \b
+    Examples:
+      holdfast fsck /mnt/disk*
+      holdfast fsck --read --repair /mnt/disk*
     """
     from holdfast.cli.repair import check
 
@@ -136,7 +155,12 @@ def drive() -> None:
 @with_settings(*OPENING_OPTIONS)
 @json_option
 def drive_list(settings: Settings, as_json: bool) -> None:
-    """List the store's drives."""
+    """List the store's drives.
+
+    \b
+    Example:
+      holdfast drive list /mnt/disk1
+    """
     from holdfast.cli.drives import list_drives
 
     run_with_store(settings, as_json, list_drives)
@@ -152,6 +176,11 @@ def drive_add(settings: Settings, as_json: bool, new: Path, more: tuple[Path, ..
 
     A running server takes it up within seconds and moves data there. With more drives, a stronger code may become the
     default for new objects: what is kept by the old one is under-protected until `recode`.
+
+    \b
+    Examples:
+      holdfast drive add /mnt/disk1 /mnt/disk7
+      holdfast drive add /mnt/disk1 /mnt/disk7 --also /mnt/disk8
     """
     from holdfast.cli.drives import add_drives
 
@@ -169,6 +198,11 @@ def drive_replace(settings: Settings, as_json: bool, old: str, new: Path, force:
     """Replace the lost drive OLD by one in the empty directory NEW_DIR, which may be the same.
 
     OLD is the drive's id, its beginning, or the directory where it was. What it held is made again from the others.
+
+    \b
+    Examples:
+      holdfast drive replace /mnt/disk1 3f9a /mnt/new
+      holdfast drive replace /mnt/disk1 /mnt/disk3 /mnt/disk3
     """
     from holdfast.cli.drives import replace_lost
 
@@ -185,6 +219,10 @@ def drive_drain(settings: Settings, as_json: bool, name: str) -> None:
 
     DRIVE is the drive's id, its beginning, or its directory. Interrupted, the same command goes on. When it is done
     it says that the drive can be removed.
+
+    \b
+    Example:
+      holdfast drive drain /mnt/disk1 /mnt/disk3
     """
     from holdfast.cli.drives import drain
 
@@ -199,6 +237,11 @@ def recode(settings: Settings, as_json: bool) -> None:
 
     Reads go on meanwhile. The old blocks are deleted after the grace. Interrupted, the server goes on with it, and so
     does the same command.
+
+    \b
+    Examples:
+      holdfast recode /mnt/disk*
+      holdfast recode --code 4+2 /mnt/disk*
     """
     from holdfast.cli.recoding import recode as work
 
@@ -220,6 +263,11 @@ def keyring_backup(settings: Settings, as_json: bool, path: Path, secret: Path |
 
     Without --backup-passphrase-file the passphrase is asked for. Whoever has drives, backup and passphrase reads the
     store; who has lost every key reads it again with these three.
+
+    \b
+    Examples:
+      holdfast keyring backup /mnt/disk1 keyring-backup
+      holdfast keyring backup /mnt/disk1 keyring-backup --backup-passphrase-file secret.txt
     """
     from holdfast.cli.keyring import backup, passphrase_from
 
@@ -233,7 +281,12 @@ def keyring_backup(settings: Settings, as_json: bool, path: Path, secret: Path |
 @click.option("--backup-passphrase-file", "secret", type=PATH, metavar="FILE", help="The backup's passphrase.")
 @json_option
 def keyring_verify(settings: Settings, as_json: bool, path: Path | None, secret: Path | None) -> None:
-    """Say which keyring the store opens with, and whether a backup is whole and holds the same."""
+    """Say which keyring the store opens with, and whether a backup is whole and holds the same.
+
+    \b
+    Example:
+      holdfast keyring verify /mnt/disk1 --backup keyring-backup
+    """
     from holdfast.cli.keyring import passphrase_from, verify
 
     ask = passphrase_from(secret, "Passphrase of the backup")
@@ -246,7 +299,12 @@ def keyring_verify(settings: Settings, as_json: bool, path: Path | None, secret:
 @click.option("--backup-passphrase-file", "secret", type=PATH, metavar="FILE", help="The backup's passphrase.")
 @json_option
 def keyring_restore(settings: Settings, as_json: bool, path: Path, secret: Path | None) -> None:
-    """Open a store whose key is lost with the backup FILE, and put a new key on its drives."""
+    """Open a store whose key is lost with the backup FILE, and put a new key on its drives.
+
+    \b
+    Example:
+      holdfast keyring restore /mnt/disk1 keyring-backup
+    """
     from holdfast.cli.keyring import passphrase_from, restore
 
     ask = passphrase_from(secret, "Passphrase of the backup")
@@ -264,6 +322,11 @@ def keyring_detach(settings: Settings, as_json: bool, file: Path | None, secret:
 
     It goes to a file that lies elsewhere, or into a passphrase. From then on every start, and every command, must be
     given --kek-file or --passphrase-file.
+
+    \b
+    Examples:
+      holdfast keyring detach /mnt/disk* --kek-file /media/stick/kek
+      holdfast keyring detach /mnt/disk* --passphrase
     """
     from holdfast.cli.keyring import detach, passphrase_from
 
@@ -278,7 +341,12 @@ def keyring_detach(settings: Settings, as_json: bool, file: Path | None, secret:
 @with_settings(*OPENING_OPTIONS)
 @json_option
 def keyring_attach(settings: Settings, as_json: bool) -> None:
-    """Put the key back on the drives: the store starts without being given it."""
+    """Put the key back on the drives: the store starts without being given it.
+
+    \b
+    Example:
+      holdfast keyring attach /mnt/disk* --kek-file /media/stick/kek
+    """
     from holdfast.cli.keyring import attach
 
     run_with_store(settings, as_json, attach)
@@ -289,7 +357,12 @@ def keyring_attach(settings: Settings, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Although the server may have been started with an older key.")
 @json_option
 def keyring_rotate(settings: Settings, as_json: bool, force: bool) -> None:
-    """Seal with new keys from now on, and wrap the keys of what is stored anew. No data is written again."""
+    """Seal with new keys from now on, and wrap the keys of what is stored anew. No data is written again.
+
+    \b
+    Example:
+      holdfast keyring rotate /mnt/disk1
+    """
     from holdfast.cli.keyring import rotate
 
     run_with_store(settings, as_json, lambda opened, output: rotate(opened, output, force=force))
@@ -318,6 +391,10 @@ def key_create(settings: Settings, as_json: bool, label: str, read: tuple[str, .
     """Make a key pair and print it: the secret this once.
 
     Without grants the key may do nothing yet. Only the root key, which `serve` prints, makes and deletes buckets.
+
+    \b
+    Example:
+      holdfast key create /mnt/disk1 --label backups --read photos --write photos
     """
     from holdfast.cli.grants import create, parse_grants
 
@@ -329,7 +406,12 @@ def key_create(settings: Settings, as_json: bool, label: str, read: tuple[str, .
 @with_settings(*OPENING_OPTIONS)
 @json_option
 def key_list(settings: Settings, as_json: bool) -> None:
-    """List the keys and what each may do, without secrets."""
+    """List the keys and what each may do, without secrets.
+
+    \b
+    Example:
+      holdfast key list /mnt/disk1
+    """
     from holdfast.cli.grants import show
 
     run_with_store(settings, as_json, show)
@@ -351,7 +433,13 @@ def key_grant(
     write: tuple[str, ...],
     revoke: tuple[str, ...],
 ) -> None:
-    """Change what KEY may do. Running servers follow within 5 s."""
+    """Change what KEY may do. Running servers follow within 5 s.
+
+    \b
+    Examples:
+      holdfast key grant /mnt/disk1 HFAJ2X7Q --read photos
+      holdfast key grant /mnt/disk1 HFAJ2X7Q --revoke photos --read photos
+    """
     from holdfast.cli.grants import grant, parse_grants
 
     grants = parse_grants(read, write)
@@ -363,7 +451,12 @@ def key_grant(
 @click.argument("access_key", metavar="KEY")
 @json_option
 def key_disable(settings: Settings, as_json: bool, access_key: str) -> None:
-    """Refuse what KEY signs until it is enabled again. Running servers follow within 5 s."""
+    """Refuse what KEY signs until it is enabled again. Running servers follow within 5 s.
+
+    \b
+    Example:
+      holdfast key disable /mnt/disk1 HFAJ2X7Q
+    """
     from holdfast.cli.grants import enable
 
     run_with_store(settings, as_json, lambda opened, output: enable(opened, output, access_key, enabled=False))
@@ -374,7 +467,12 @@ def key_disable(settings: Settings, as_json: bool, access_key: str) -> None:
 @click.argument("access_key", metavar="KEY")
 @json_option
 def key_enable(settings: Settings, as_json: bool, access_key: str) -> None:
-    """Accept again what the disabled KEY signs."""
+    """Accept again what the disabled KEY signs.
+
+    \b
+    Example:
+      holdfast key enable /mnt/disk1 HFAJ2X7Q
+    """
     from holdfast.cli.grants import enable
 
     run_with_store(settings, as_json, lambda opened, output: enable(opened, output, access_key, enabled=True))
@@ -385,7 +483,12 @@ def key_enable(settings: Settings, as_json: bool, access_key: str) -> None:
 @click.argument("access_key", metavar="KEY")
 @json_option
 def key_delete(settings: Settings, as_json: bool, access_key: str) -> None:
-    """Delete KEY for good. Running servers follow within 5 s."""
+    """Delete KEY for good. Running servers follow within 5 s.
+
+    \b
+    Example:
+      holdfast key delete /mnt/disk1 HFAJ2X7Q
+    """
     from holdfast.cli.grants import delete
 
     run_with_store(settings, as_json, lambda opened, output: delete(opened, output, access_key))
@@ -404,6 +507,10 @@ def metadata_backup(settings: Settings, as_json: bool, path: Path) -> None:
     """Write the metadata as it is now to the new file FILE, while the store is served or not.
 
     It holds no keys: to read it, the store's keyring is needed too (`keyring backup`).
+
+    \b
+    Example:
+      holdfast metadata backup /mnt/disk1 metadata-monday
     """
     from holdfast.cli.metadata import backup
 
@@ -420,6 +527,10 @@ def metadata_restore(settings: Settings, as_json: bool, path: Path, force: bool)
 
     Whatever was written since is given up. Objects of the backup whose blocks were deleted since are named; blocks
     are kept for --grace after a deletion, so a younger backup restores whole.
+
+    \b
+    Example:
+      holdfast metadata restore /mnt/disk* metadata-monday
     """
     from holdfast.cli.metadata import restore
 

@@ -43,7 +43,13 @@ def main() -> None:
 @main.command()
 @with_settings(*(option.name for option in OPTIONS))
 def serve(settings: Settings) -> None:
-    """Serve S3 over the drives DIR..., making a store of them if they are empty."""
+    """Serve S3 over the drives DIR..., making a store of them if they are empty.
+
+    \b
+    Examples:
+      holdfast serve /mnt/disk*
+      holdfast serve --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem /mnt/disk*
+    """
     from holdfast.cli.serve import serve as run
 
     run(settings, click.echo)
@@ -52,7 +58,12 @@ def serve(settings: Settings) -> None:
 @main.command()
 @with_settings(*(option.name for option in OPTIONS))
 def upkeep(settings: Settings) -> None:
-    """Run upkeep until stopped. `serve` does so by itself; this is for stores that another ASGI server serves."""
+    """Run upkeep until stopped. `serve` does so by itself; this is for stores that another ASGI server serves.
+
+    \b
+    Example:
+      holdfast upkeep /mnt/disk*
+    """
     from holdfast.cli.upkeep import run
 
     run(settings)

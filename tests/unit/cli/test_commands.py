@@ -1,5 +1,6 @@
 """What the commands say of themselves, and how they end when called wrongly."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,11 +48,28 @@ def test_help_loads_nothing_that_takes_long() -> None:
     assert done.stdout.split() == []
 
 
+def examples(command: click.Command) -> list[str]:
+    return [line.strip() for line in (command.help or "").splitlines() if line.strip().startswith("holdfast ")]
+
+
+@pytest.mark.parametrize(("path", "command"), STORE, ids=[" ".join(path) for path, _ in STORE])
+def test_examples_may_be_pasted(path: tuple[str, ...], command: click.Command) -> None:
+    """Each is of the command that it stands below, and is understood; nothing is run."""
+    for example in examples(command):
+        words = shlex.split(example.partition("|")[0])
+        assert tuple(words[1 : 1 + len(path)]) == path
+        # As a shell does where there are two disks.
+        given = [disk for word in words[1 + len(path) :] for disk in ([word, word] if word.endswith("*") else [word])]
+        command.make_context(path[-1], given).close()
+    assert examples(command)
+
+
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
 def test_help_reads_well(path: tuple[str, ...], command: click.Command) -> None:
     said = CliRunner().invoke(main, [*path, "--help"])
     assert said.exit_code == 0
-    assert ("Example" in said.output or path[0] == "completion") if path[0] in USERS else "DIR..." in said.output
+    assert "Example" in said.output or path[0] == "completion"
+    assert path[0] in USERS or "DIR..." in said.output
     assert command.help is not None
     assert command.help.split("\n")[0].endswith(".")
     for parameter in command.params:
