@@ -40,14 +40,19 @@ class Sessions:
         self._host = host
         self._process = process
         self._session: Session | None = None
+        self._is_doubted = False
+        """Somebody was refused for want of a session: of this one, or of one that was expired before it was opened."""
         self._opening = asyncio.Lock()
         self._heart: asyncio.Task[None] | None = None
 
     async def current(self) -> Session:
-        """The open session. Raises Unavailable when its row cannot be written."""
-        if self._session is not None:
+        """The open session. Raises Unavailable when its row cannot be read or written."""
+        if self._session is not None and not self._is_doubted:
             return self._session
         async with self._opening:
+            if self._session is not None and self._is_doubted and not await self._is_there(self._session):
+                self._session = None
+            self._is_doubted = False
             if self._session is None:
                 self._session = await self._open()
                 if self._heart is None:
@@ -61,8 +66,8 @@ class Sessions:
         return new_token(self._randomness)
 
     def expired(self) -> None:
-        """A publish found the session expired: the next write opens another."""
-        self._session = None
+        """A publish found its session expired: the next write looks whether the open one is, and then opens another."""
+        self._is_doubted = True
 
     async def close(self) -> None:
         """End the session. Uploads still in flight can no longer be published."""
@@ -77,6 +82,10 @@ class Sessions:
             await self._meta.commit(rows, [session.alive], token=new_token(self._randomness))
         except HoldfastError:
             return  # it stands still from now on, so upkeep will expire it
+
+    async def _is_there(self, session: Session) -> bool:
+        (row,) = await self._meta.get_many([session.alive.key])
+        return row is not None and row.token == session.alive.token
 
     async def _open(self) -> Session:
         session = new_session_id(self._randomness)
