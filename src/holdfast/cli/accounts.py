@@ -21,7 +21,8 @@ from holdfast.meta.interface import Change, Delete, Expectation, HasToken, IsAbs
 from holdfast.objects.access import ROOT, Access, Permissions, decode_grants, encode_grants
 from holdfast.objects.rows import ACCESS_KEYS, AccessKeyRow, AccessKeysRow, access_key_row_key
 
-# A key that was disabled must be refused everywhere within five seconds. Together they stay below.
+# A key that was disabled must be refused everywhere within so long. What follows stays below, together.
+REVOKED_SECONDS = 5.0
 REFRESH_SECONDS = 1.0
 STALE_SECONDS = 3.0
 READ_TIMEOUT_SECONDS = 1.0
@@ -74,6 +75,9 @@ class Accounts:
         return self._find(access_key)[1]
 
     def _find(self, access_key: str) -> tuple[str, Access]:
+        if self._clock.monotonic() - self._compared >= REVOKED_SECONDS:
+            # This process was stopped, say, and goes on with a request before it has read anything.
+            raise Unavailable("the access keys were not read for too long")
         try:
             return self._known[access_key]
         except KeyError:

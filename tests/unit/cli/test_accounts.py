@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from holdfast.cli.accounts import REFRESH_SECONDS, STALE_SECONDS, Accounts
+from holdfast.cli.accounts import REFRESH_SECONDS, REVOKED_SECONDS, STALE_SECONDS, Accounts
 from holdfast.core.errors import InvalidName, InvalidRequest, NodeDown, NotFound, Unavailable
 from holdfast.core.ids import new_token
 from holdfast.meta.interface import Put
@@ -170,3 +170,15 @@ async def test_more_keys_than_a_page(world: World) -> None:
 async def test_labels(world: World, label: str) -> None:
     with pytest.raises(InvalidName):
         await world.command.create(label, {})
+
+
+async def test_a_process_that_stood_still_serves_nobody_before_it_has_looked(world: World) -> None:
+    """A virtual machine that was paused, a process that was stopped: a key may have been disabled meanwhile."""
+    assert world.worker.access("ROOTKEY") == ROOT
+    world.clock._move_to(round(REVOKED_SECONDS * 1e9))
+    with pytest.raises(Unavailable):
+        world.worker.secret("ROOTKEY")
+    with pytest.raises(Unavailable):
+        world.worker.access("ROOTKEY")
+    await world.clock.advance(REFRESH_SECONDS)
+    assert world.worker.access("ROOTKEY") == ROOT
