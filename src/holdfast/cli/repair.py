@@ -176,7 +176,9 @@ async def check(opened: OpenStore, output: Output, *, read: bool, mending: bool)
         await mend(opened, chores, output, left)
         left = await chores.catalogue.count_damaged()
     wrong = troubles.total() - sum(troubles[trouble] for trouble in _HARMLESS)
-    _conclude(output, troubles, left if mending else None)
+    _conclude(
+        output, troubles, left if mending else None, or_else="nothing else is wrong" if metadata else "nothing is wrong"
+    )
     output.document(
         {
             "findings": {trouble.value: troubles[trouble] for trouble in Trouble if troubles[trouble]},
@@ -197,9 +199,9 @@ async def _check_metadata(opened: OpenStore) -> list[str]:
         return [f"the metadata could not be verified: {error}"]
 
 
-def _conclude(output: Output, troubles: Counter[Trouble], left: int | None) -> None:
+def _conclude(output: Output, troubles: Counter[Trouble], left: int | None, *, or_else: str) -> None:
     if not troubles:
-        output.say("nothing is wrong")
+        output.say(or_else)
         return
     said: Sequence[str] = [f"{troubles[trouble]:,} {trouble.value}" for trouble in Trouble if troubles[trouble]]
     output.say(f"found: {', '.join(said)}")

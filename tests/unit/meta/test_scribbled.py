@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import lmdb
@@ -11,6 +12,8 @@ import pytest
 from holdfast.core.errors import Unavailable
 from holdfast.meta.interface import Put
 from holdfast.meta.local import care
+from holdfast.meta.local.care import Care
+from holdfast.meta.local.engine import LocalMeta
 from holdfast.meta.local.view import open_view
 from holdfast.testing.meta_suite import token
 from tests.unit.meta.stores import Place
@@ -65,11 +68,31 @@ def test_the_table_has_no_holes(tmp_path: Path) -> None:
     view.close()
 
 
-async def test_a_full_disk_is_no_damaged_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verification makes a second view; when there is no room for it, it says so, and the first one stays."""
-    place = Place(tmp_path, 1, 0).create()
-    meta = await place.open()
+@pytest.fixture
+async def meta(tmp_path: Path) -> AsyncIterator[LocalMeta]:
+    meta = await Place(tmp_path, 1, 0).create().open()
     await meta.commit([Put(b"a", b"1")], token=token(1))
+    yield meta
+    await meta.close()
+
+
+async def test_without_room_for_a_second_view_the_first_is_not_compared(
+    meta: LocalMeta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = views(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Care, "_has_room", lambda care, path, size: False)
+        [finding] = await meta.verify()
+    assert "no drive has room" in finding.what
+    assert not finding.repaired
+    assert views(tmp_path) == before
+    assert await meta.verify() == []
+
+
+async def test_a_second_view_that_fails_does_not_condemn_the_first(
+    meta: LocalMeta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room went while it was made, say."""
     before = views(tmp_path)
 
     def full(*_: object) -> None:
@@ -81,4 +104,3 @@ async def test_a_full_disk_is_no_damaged_view(tmp_path: Path, monkeypatch: pytes
             await meta.verify()
     assert views(tmp_path) == before
     assert await meta.verify() == []
-    await meta.close()

@@ -298,7 +298,11 @@ class Care:
                 findings += self._verify_checkpoints(mirrors)
                 whole, damage = self._verify_log(self._starts(mirrors), position)
                 findings += damage
-                differs = whole and not self._view_is_right(mirrors, view, transaction, position)
+                try:
+                    differs = whole and not self._view_is_right(mirrors, view, transaction, position)
+                except Full as error:
+                    differs = False
+                    findings.append(Finding(None, f"the view was not compared with the log: {error}", False))
             if differs:
                 self._under_lock(partial(self._store.replace_view, state.view))
                 findings.append(Finding(None, "the view differed from checkpoint and log; it was made again", True))
@@ -366,8 +370,12 @@ class Care:
     def _view_is_right(self, mirrors: Sequence[Mirror], view: View, transaction: Transaction, end: Position) -> bool:
         """Whether a second view, made of checkpoint and log up to `end`, holds the same rows.
 
-        Raises OSError, also when there is no room for a second one.
+        Raises Full when there is no room for a second one, OSError.
         """
+        # The first that takes it has it.
+        mirrors = sorted(mirrors, key=lambda mirror: not self._has_room(mirror.path, view.used_bytes()))
+        if not self._has_room(mirrors[0].path, view.used_bytes()):
+            raise Full("no drive has room for a second one")
         log = MirrorSet(mirrors, self._disk, self._store.sizes.segment)
         second = build_view(self._disk, self._store.randomness, self._store.store, mirrors)
         try:
