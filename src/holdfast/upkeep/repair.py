@@ -7,6 +7,7 @@ Rules:
 - A row goes only when its block is whole; what waits for a drive stays and is looked at again. Looking asks the drives'
   indexes; the fragments are read only where something can be done, and every WAITING_READ_SECONDS in case one of them
   rots while another is waited for.
+- A block of which nothing is left, on any home, is asked for: its content may have been coded anew and live without it.
 - Reporting is idempotent and so is repairing: several processes may do both at once, twice costs only time.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from holdfast.cluster.heal import Healed, Healer
 from holdfast.cluster.plan import BlockPlan
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Corrupt
+from holdfast.core.errors import Corrupt, HoldfastError, NotFound
 from holdfast.upkeep.interface import Catalogue, Liveness, RepairTask
 from holdfast.upkeep.progress import Rate, Record, Saver
 from holdfast.upkeep.worker import TRANQUILITY_MENDING, State, Wake
@@ -125,12 +126,25 @@ class Repairer:
             return False
         if liveness is Liveness.LIVE:
             healed = await self._heal(task, plan)
-            if not healed.whole:
+            if not healed.whole and not await self._is_done_with(task, plan):
                 self._seen_waiting += 1
                 self._seen_lost += healed.lost
                 return False
         await self._catalogue.repaired(task)
         return True
+
+    async def _is_done_with(self, task: RepairTask, plan: BlockPlan) -> bool:
+        """Whether nothing is left of a block, and its content has it no more: that was coded anew, and the old blocks
+        were collected. Nobody misses it, and `status` must not say that it is lost."""
+        if plan.waiting or len(plan.missing) < task.block.ref.code.width:
+            return False
+        try:
+            await self._catalogue.find(task.block.tagged, task.block.ref.id)
+        except NotFound:
+            return True
+        except HoldfastError:
+            return False
+        return False
 
     async def _heal(self, task: RepairTask, plan: BlockPlan) -> Healed:
         if plan.idle and not plan.whole and not self._reads_waiting:

@@ -1,5 +1,7 @@
 """Repair: the outbox is drained of what can be mended, and keeps what cannot."""
 
+from dataclasses import replace
+
 from holdfast.cluster.heal import Healer
 from holdfast.drives.interface import FragmentKey
 from holdfast.erasure import copies, erasure
@@ -124,3 +126,27 @@ async def test_a_block_reported_anew_while_it_was_repaired_is_looked_at_again() 
     assert len(world.outbox) == 1
     await settle(repairer(world))
     assert not world.outbox
+
+
+async def test_a_block_that_its_content_gave_up_is_not_called_lost() -> None:
+    """A content that is coded anew keeps its id, and its old blocks are collected. A row that somebody had written of
+    one of them stayed for as long as the content, and `status` said all that time that a block was lost."""
+    world = World(6)
+    content, other = await world.create(erasure(2, 1)), await world.create(erasure(2, 1))
+    given_up = await anext(world.blocks(other))
+    lost = await anext(world.blocks(content))
+    for block in (given_up, lost):
+        for index, drives in world.holders(block.ref).items():
+            for drive in drives:
+                world.drives[drive].lose(FragmentKey(block.ref.id, index))
+    stray = replace(given_up, tagged=replace(given_up.tagged, content=content))
+    await world.report_damage([stray, lost])
+    silent = world.drives[world.layouts.all[0].drives(given_up.ref)[0]]
+    silent.silent = True
+    worker = repairer(world)
+    await settle(worker)
+    assert len(world.outbox) == 2
+    silent.silent = False
+    await settle(worker)
+    assert [task.block.ref for task in await world.damaged()] == [lost.ref]
+    assert RepairRecord.decode(world.progress["repair"]).lost == 1
