@@ -122,6 +122,14 @@ def read_identity(disk: Disk, directory: Path) -> Identity:
         raise _mapped(error, directory) from error
 
 
+def holds_drive(disk: Disk, directory: Path, drive: DriveId) -> bool:
+    """Whether the drive that was opened there still is: not an empty mount point, and no other one."""
+    try:
+        return read_identity(disk, directory).drive == drive
+    except HoldfastError:
+        return False
+
+
 def check_identity(identity: Identity, directory: Path, *, store: StoreId, drive: DriveId | None = None) -> None:
     """Raises InvalidRequest when the drive is of another store, or not the one that belongs here."""
     if identity.store != store:

@@ -31,7 +31,7 @@ from holdfast.core.disk import Disk, File
 from holdfast.core.errors import Corrupt, Full, NodeDown, NotFound, Unavailable
 from holdfast.core.ids import DriveId
 from holdfast.core.limits import GIB
-from holdfast.drives.identity import IDENTITY_NAME
+from holdfast.drives.identity import holds_drive
 from holdfast.drives.interface import FragmentInfo, FragmentKey
 from holdfast.drives.reserve import NO_SPACE
 from holdfast.drives.rows import (
@@ -352,8 +352,8 @@ class Index:
             with self._reads:
                 self._drop_environment()
             for _ in range(RECOVERIES_MAX_COUNT):
-                if not self._disk.exists(self._directory / IDENTITY_NAME):
-                    raise NodeDown(f"{self._directory} is no Holdfast drive any more: mount the disk, or replace it")
+                if not holds_drive(self._disk, self._directory, self._drive):
+                    raise NodeDown(f"{self._directory} does not hold its drive any more: mount the disk, or replace it")
                 try:
                     self._replace_environment(error)
                 except (FileNotFoundError, StaleIndex):

@@ -19,6 +19,9 @@ from holdfast.testing.drive_suite import assert_holds, key_of, list_all, make_fr
 from holdfast.testing.faulty_disk import Fault, FaultyDisk, rot
 from tests.unit.drives.opened import Opened
 
+# When something that should take no time is taken for stuck.
+ANSWER_SECONDS = 60
+
 
 @pytest.fixture
 def disk(tmp_path: Path) -> FaultyDisk:
@@ -91,11 +94,16 @@ async def test_reads_that_fail_say_so(faulty: Opened, disk: FaultyDisk) -> None:
 async def test_a_slow_disk_holds_up_nobody_else(faulty: Opened, disk: FaultyDisk) -> None:
     drive = await faulty.open()
     await drive.put([make_fragment(0)])
-    disk.faults.append(Fault("sync", ".segment", times=1, error=0, seconds=0.3))
+    sync = Fault("sync", ".segment", times=1, error=0, until=threading.Event())
+    assert sync.until is not None
+    disk.faults.append(sync)
     slow = asyncio.create_task(drive.put([make_fragment(1)]))
-    await asyncio.sleep(0.05)
-    await asyncio.wait_for(assert_holds(drive, make_fragment(0)), 0.2)
-    assert not slow.done()
+    try:
+        assert await asyncio.to_thread(sync.struck.wait, ANSWER_SECONDS)
+        await asyncio.wait_for(assert_holds(drive, make_fragment(0)), ANSWER_SECONDS)
+        assert not slow.done()
+    finally:
+        sync.until.set()
     await slow
 
 
@@ -300,8 +308,8 @@ async def test_files_destroyed_underneath(opened: Opened, damage: Callable[[Path
             except HoldfastError:
                 pass
 
-    await asyncio.wait_for(use(), 20)
-    await asyncio.wait_for(opened.close(), 20)
+    await asyncio.wait_for(use(), ANSWER_SECONDS)
+    await asyncio.wait_for(opened.close(), ANSWER_SECONDS)
 
 
 async def test_a_write_into_an_unlinked_segment_is_not_acknowledged(opened: Opened) -> None:
@@ -319,6 +327,25 @@ async def test_a_drive_that_vanished_takes_no_writes(opened: Opened, tmp_path: P
     await refusal(NodeDown, drive.put([make_fragment(1)]))
     await refusal(NodeDown, drive.has([key_of(0)]))
     assert list(opened.path.iterdir()) == []
+
+
+async def test_a_drive_in_the_place_of_another_takes_no_writes_for_it(opened: Opened, tmp_path: Path) -> None:
+    """Two disks were swapped under a process that had not written yet. What it wrote then lay in segments that name the
+    other drive: acknowledged, and not looked at by the next rebuild of the index."""
+    other = Opened(tmp_path / "other", seed=2)
+    for one, number in ((opened, 0), (other, 1)):
+        await (await one.open()).put([make_fragment(number)])
+        await one.close()
+    drive = await opened.open()
+    assert await drive.has([key_of(0)]) == [True]
+    opened.path.rename(tmp_path / "between")
+    other.path.rename(opened.path)
+    before = opened.segments()
+    await refusal(NodeDown, drive.put([make_fragment(2)]))
+    await refusal(NodeDown, drive.has([key_of(1)]))
+    assert opened.segments() == before
+    await opened.close()
+    await assert_holds(await opened.open(), make_fragment(1))
 
 
 async def test_a_deleted_index_is_made_again(opened: Opened) -> None:
