@@ -6,17 +6,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from holdfast.core.errors import Unavailable
 from holdfast.drives.os_disk import OsDisk
-from holdfast.meta.interface import Put
+from holdfast.meta.interface import Delete, Put
 from holdfast.meta.local import care, store
 from holdfast.meta.local.engine import LocalMeta
 from holdfast.meta.local.log import Position
 from holdfast.meta.local.mirrors import MirrorSet
+from holdfast.meta.local.run import APPENDING
 from holdfast.meta.local.setup import open_local
-from holdfast.meta.local.view import View
+from holdfast.meta.local.view import Transaction, View
 from holdfast.testing.meta_suite import refusal, token
 from tests.unit.meta.stores import SMALL, STORE, Place
 from tests.unit.meta.test_life import check, files, fill, flip
@@ -83,3 +85,27 @@ async def test_a_view_that_stopped_half_way_hides_nothing(tmp_path: Path, monkey
     async with await place.open() as meta:
         await check(meta, 60)
         await refusal(Unavailable, meta.commit([Put(b"x", b"")], token=token(1)))
+
+
+@pytest.mark.parametrize("why", [lmdb.DiskError("No space left on device"), lmdb.CorruptedError("damaged")])
+async def test_a_record_that_a_dead_process_left_reaches_a_view_that_cannot_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: lmdb.Error
+) -> None:
+    """The view is full or damaged: whoever comes next must make room or another view, or nobody ever commits again."""
+    place = Place(tmp_path, 1, 0).create()
+    async with await place.open() as meta:
+        await fill(meta, 5)
+        broken = files(place, "view-*")
+        writing = View.writing
+
+        def failing(view: View) -> Transaction:
+            if view.path in broken:
+                raise why
+            return writing(view)
+
+        monkeypatch.setattr(View, "writing", failing)
+        meta._run.dirty = APPENDING
+        await meta.commit([Delete(b"nothing")], token=token(1))
+        await meta.mend()
+        await fill(meta, 5, 5)
+        await check(meta, 10)

@@ -142,6 +142,18 @@ def payload_bytes(header: Buffer, after: Position) -> int | None:
     return length if 0 < length <= PAYLOAD_MAX_BYTES else None
 
 
+def comes_later(header: Buffer, after: Position, most: int) -> bool:
+    """Whether a header says that its record comes behind the one that would follow `after`, by at most `most` records.
+
+    Rows' keys are not sealed, and a client chooses its own: what a record that was cut off left behind may look like a
+    header. So only a sequence counts that a record there could have.
+    """
+    if len(header) < HEADER_BYTES:
+        return False
+    magic, length, _, sequence, _, _ = _HEADER.unpack_from(header)
+    return bool(magic == MAGIC and 0 < length <= PAYLOAD_MAX_BYTES and 1 < sequence - after.sequence <= 1 + most)
+
+
 def decode_record(raw: Buffer, after: Position) -> Record | None:
     """The record that begins `raw` and follows `after`; None when there is none, or it is not whole."""
     length = payload_bytes(raw, after)

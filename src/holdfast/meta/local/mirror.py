@@ -3,8 +3,8 @@
 Rules. `log-<sequence of its first record, 16 hex digits>` is a segment; every mirror has the same ones with the same
 bytes at the same offsets, so any mirror can be patched from any other. A segment is full length from the start, and
 its blocks have been written once before they are used: then a sync has no metadata to write. `spare` is the next one,
-made ahead of time; an old segment becomes it when its records are no longer needed (what is left in it follows from
-nothing, so it is not read as records). `reserve` only takes up room, and is given up to let a full drive delete.
+made ahead of time, of zeros: behind the last record there is nothing, but for what an append that was cut off left.
+`reserve` only takes up room, and is given up to let a full drive delete.
 Errors are OSError: the caller drops the mirror.
 """
 
@@ -22,6 +22,7 @@ from holdfast.meta.local.log import (
     HEADER_BYTES,
     Position,
     Record,
+    comes_later,
     decode_record,
     payload_bytes,
 )
@@ -216,37 +217,32 @@ class Mirror:
         self._disk.sync_directory(self.path)
 
     def forget_before(self, sequence: int) -> None:
-        """Drop segments whose records all come before `sequence`; one becomes the spare if there is none."""
-        segments = self.segments()
-        for segment, behind in itertools.pairwise(segments):
+        """Drop segments whose records all come before `sequence`."""
+        for segment, behind in itertools.pairwise(self.segments()):
             if behind > sequence:
                 break
-            path = self.path / segment_name(segment)
-            if self._disk.exists(self.path / SPARE_NAME):
-                self._disk.unlink(path)
-            else:
-                self._disk.rename(path, self.path / SPARE_NAME)
+            self._disk.unlink(self.path / segment_name(segment))
 
     def claims_more(self, position: Position) -> bool:
         """Whether there are traces of records behind the one that would follow `position`: then that one was lost.
 
-        One record at a time is under way, so what comes after a record that is not whole was never written. Old
-        records in a segment's second use have lower sequences.
+        One record at a time is under way, so what comes after a record that is not whole was never written.
         """
         if any(segment > position.sequence + 1 for segment in self.segments()):
             return True
         places = dict.fromkeys(((position.segment, position.offset), (position.sequence + 1, 0)))
-        return any(self._holds_later(segment, offset, position.sequence + 1) for segment, offset in places)
+        return any(self._holds_later(segment, offset, position) for segment, offset in places)
 
-    def _holds_later(self, segment: int, offset: int, sequence: int) -> bool:
-        """Whether a segment has, from an offset on, the header of a record with a higher sequence."""
+    def _holds_later(self, segment: int, offset: int, position: Position) -> bool:
+        """Whether a segment has, behind the place of the record that would follow `position`, a later one's header."""
         try:
             file = self.use(segment)
         except FileNotFoundError:
             return False
         head = bytearray(HEADER_BYTES)
         return any(
-            file.read_into(memoryview(head), at) == HEADER_BYTES and _sequence(head) > sequence
+            file.read_into(memoryview(head), at) == HEADER_BYTES
+            and comes_later(head, position, (at - offset) // ALIGN_BYTES)
             for at in range(offset, self._length, ALIGN_BYTES)
         )
 
@@ -254,10 +250,3 @@ class Mirror:
         if self._file is not None:
             self._file.close()
             self._file, self._segment = None, 0
-
-
-def _sequence(head: bytearray) -> int:
-    """What a header that begins like one says of its sequence, else 0."""
-    if head[:4] != b"HFL1":
-        return 0
-    return int.from_bytes(head[16:24], "little")

@@ -5,7 +5,9 @@ crash left is settled by `roll_forward`: the record behind the last one that is 
 one that is whole on any of them is completed on all. That is right because nobody was told that it failed: a commit
 whose answer is still owed may take effect. It is needed because it may have been acknowledged: it was on every mirror
 then, and the others may have been lost since. A record that is whole on none was never acknowledged, and the next one
-overwrites it. Only the last record can be on some mirrors and not on others, for one is under way at a time.
+overwrites it. Only the last record can be on some mirrors and not on others, for one is under way at a time. A mirror
+that lacks an earlier one has rotted, or was put back to an older moment: completed with the last record only it would
+look whole, and be none. `roll_forward` notes it.
 
 A mirror whose drive does not answer in time has failed. Then what was begun on it may still be using the `Mirror`: who
 gets that error lets go of it.
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
-from holdfast.core.errors import Corrupt, Full
+from holdfast.core.errors import Corrupt, Full, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.meta.local.bounded import BoundedDisk
 from holdfast.meta.local.log import Position, Record, encode_record, following
@@ -44,6 +46,8 @@ class MirrorSet:
         self.mirrors = tuple(mirrors)
         self._disk = disk
         self._segment_bytes = segment_bytes
+        self.lacking: set[Mirror] = set()
+        """Those without a record that was on every mirror, as the last `roll_forward` found."""
 
     def close(self) -> None:
         for mirror in self.mirrors:
@@ -65,7 +69,8 @@ class MirrorSet:
     def append(self, position: Position, payload: Buffer, epoch: int) -> tuple[Position, Failures]:
         """Write a record behind `position`, durably; the new position, and the mirrors that failed.
 
-        Raises Full, with nothing written, when a new segment is needed and there is no room for it.
+        Raises Full, with nothing written, when a new segment is needed and there is no room for it; Unavailable when
+        besides, one that was made cannot be taken back, which `roll_forward` must settle.
         """
         buffers, record_hash, length = encode_record(payload, epoch=epoch, after=position)
         segment, offset, failures = self._place(position, length)
@@ -92,7 +97,9 @@ class MirrorSet:
         segment = position.sequence + 1
         rolled = self.each(lambda mirror: mirror.roll(segment, max(length, self._segment_bytes)))
         if any(error.errno in NO_ROOM for error in rolled.values()):
-            self.each(lambda mirror: mirror.unroll(segment))
+            if left := self.each(lambda mirror: mirror.unroll(segment)):
+                # Where it stays, smaller records would end up in another segment than on the other mirrors.
+                raise Unavailable(f"a segment of the metadata log cannot be taken back: {next(iter(left.values()))}")
             raise Full("no room for another segment of the metadata log")
         failures.update(rolled)
         return segment, 0, failures
@@ -104,9 +111,12 @@ class MirrorSet:
         cannot be, and Corrupt when records behind the end show that one in between is lost.
         """
         last: tuple[Position, Position, Record] | None = None
+        self.lacking.clear()
+        self._note_lacking(position)
         while (found := self.next(position)) is not None:
             after, record = found
             if last is not None:
+                self._note_lacking(last[1])
                 yield last[1], last[2]
             last = (position, after, record)
             position = after
@@ -124,6 +134,11 @@ class MirrorSet:
         if position.segment != position.sequence + 1:
             for mirror, error in self.each(lambda mirror: mirror.unroll(position.sequence + 1)).items():
                 raise MirrorFailed(mirror, error)
+
+    def _note_lacking(self, position: Position) -> None:
+        for mirror in self.mirrors:
+            if mirror not in self.lacking and not self._on(mirror, partial(mirror.confirms, position)):
+                self.lacking.add(mirror)
 
     def next(self, position: Position) -> tuple[Position, Record] | None:
         """The record behind `position`, from the first mirror that has it whole; mirrors before that are patched."""

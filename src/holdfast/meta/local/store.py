@@ -188,7 +188,9 @@ class Store:
                 self._roll_forward()
             except MirrorFailed:
                 self.run.dirty = CHANGING
-            else:
+            except lmdb.Error as error:
+                self._apply_from_log(error)
+            if self.run.dirty == APPENDING:
                 self.run.dirty = CLEAN
         if self.run.dirty == CHANGING:
             try:
@@ -531,7 +533,9 @@ class Store:
                 " failures than the store was made for; restore the metadata from a backup"
             )
         confirmed = self.disk.call_each({mirror.drive: partial(mirror.confirms, position) for mirror in mirrors})
-        return [mirror for mirror in mirrors if confirmed[mirror.drive] is not True]
+        bad = [mirror for mirror in mirrors if confirmed[mirror.drive] is not True]
+        lacking = [mirror for mirror in mirrors if mirror in self.mirrors.lacking or mirror in bad]
+        return lacking if len(lacking) < len(mirrors) else bad
 
     def _open_read_only(self, identity: bytes, reason: Unavailable) -> None:
         """Serve what is known to be newest although no new epoch can be established. Raises Unavailable, Corrupt."""
