@@ -27,7 +27,7 @@ FULL_KEYS = [f"year={2000 + number % 5}/{number:05d}" for number in range(FULL_C
 # As many puts at a time as one group commit takes well.
 _FILL_CONCURRENCY = 250
 
-COMMAND_MAX_SECONDS = 120
+COMMAND_MAX_SECONDS = 300
 
 # Above the size at which each of the clients begins to upload in parts, when it is told to do so from 5 MiB on.
 LARGE_BYTES = 11 * MIB + 1

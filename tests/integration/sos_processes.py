@@ -20,8 +20,8 @@ from holdfast.testing.server import free_port, session_processes
 
 SOS = str(Path(sys.executable).with_name("sos"))
 
-START_MAX_SECONDS = 40.0
-STOP_MAX_SECONDS = 20.0
+START_MAX_SECONDS = 120.0
+STOP_MAX_SECONDS = 60.0
 
 
 class Terminal:

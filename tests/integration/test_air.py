@@ -24,7 +24,7 @@ from holdfast.testing.server import Server, free_port
 from tests.integration.conftest import StartServer
 
 BOUNDARY = "a-boundary-of-no-file"
-START_MAX_SECONDS = 30.0
+START_MAX_SECONDS = 120.0
 
 
 @dataclass

@@ -23,7 +23,7 @@ APPLICATION = "holdfast.cli.app:application"
 WORKERS = 4
 CLIENTS_COUNT = 8
 OPERATIONS = 1_600
-START_MAX_SECONDS = 30.0
+START_MAX_SECONDS = 120.0
 
 COMMANDS = {
     "granian": ["granian", "--interface", "asgi", "--workers", str(WORKERS), "--host", "{host}", "--port", "{port}"],

@@ -24,7 +24,7 @@ WORKERS_COUNT = 2
 PROCESSES_COUNT = 1 + WORKERS_COUNT + 1
 
 # How long the supervisor may take to start what died.
-RESPAWN_MAX_SECONDS = 15.0
+RESPAWN_MAX_SECONDS = 60.0
 
 
 def victim(server: Server, turn: int, random: Random) -> ServerProcess:

@@ -21,7 +21,7 @@ from tests.integration.operator import Objects, command, wait_healthy
 PAGE = Path(__file__).parents[2] / "docs" / "operating" / "losses.md"
 
 # What lies where the drives are is looked at once a second.
-NOTICE_MAX_SECONDS = 15.0
+NOTICE_MAX_SECONDS = 60.0
 
 
 def delete(directory: Path) -> None:

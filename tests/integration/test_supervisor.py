@@ -8,8 +8,9 @@ import pytest
 from holdfast.testing.server import Server, session_processes
 from tests.integration.conftest import StartServer
 
-GONE_MAX_SECONDS = 3.0
-BACK_MAX_SECONDS = 10.0
+# Of what happens by itself or never: a machine may be busy.
+GONE_MAX_SECONDS = 60.0
+BACK_MAX_SECONDS = 60.0
 
 
 def children(server: Server, parent: int) -> list[int]:

@@ -126,12 +126,19 @@ async def test_an_index_deleted_under_several_processes(opened: Opened) -> None:
     assert await drive.has([key_of(number) for number in range(5)]) == [True] * 5
 
 
+def _unclosed(opened: Opened) -> list[Path]:
+    return [path for path in opened.segments() if path.stat().st_size % (1 << 20) == 0]
+
+
 async def test_the_segment_of_a_killed_process_is_closed_by_another(opened: Opened) -> None:
     drive = await opened.open()
     worker = await Worker.start(opened.path, 1, rounds=100_000)
-    await asyncio.sleep(0.3)
+    for _ in range(6000):
+        if _unclosed(opened):
+            break
+        await asyncio.sleep(0.01)
     await worker.kill()
-    (before,) = (path for path in opened.segments() if path.stat().st_size % (1 << 20) == 0)
+    (before,) = _unclosed(opened)
     await drive.compact(budget_bytes=0, wasted_share=1.1)
     assert not before.exists() or b"hfF\x01" in before.read_bytes()
     outcomes: dict[int, set[bytes | None]] = {}

@@ -9,6 +9,9 @@ from holdfast.erasure import isal
 from tests.unit.erasure import reference
 from tests.unit.erasure.sample import code
 
+# A call takes some milliseconds.
+TRIES_MAX_COUNT = 500
+
 
 @pytest.mark.parametrize(("matrix", "k", "m"), [("cauchy", 4, 2), ("cauchy", 20, 12), ("vandermonde", 4, 9)])
 def test_generator_matrices_are_those_of_the_reference(matrix: str, k: int, m: int) -> None:
@@ -53,8 +56,8 @@ def test_the_gil_is_released() -> None:
         isal.multiply(tables, [piece] * 8, targets)
         taken.append(time.perf_counter() - began)
 
-    pauses = []
-    for _ in range(10):
+    # Other programs pause this thread too: one call out of many shows it.
+    for _ in range(TRIES_MAX_COUNT):
         worker = threading.Thread(target=work)
         longest, last = 0.0, time.perf_counter()
         worker.start()
@@ -63,5 +66,6 @@ def test_the_gil_is_released() -> None:
             longest, last = max(longest, now - last), now
         longest = max(longest, time.perf_counter() - last)
         worker.join()
-        pauses.append(longest / taken[-1])
-    assert min(pauses) < 0.5
+        if longest < taken[-1] / 2:
+            return
+    pytest.fail("never without a pause as long as the call")

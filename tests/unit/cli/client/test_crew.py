@@ -45,12 +45,15 @@ def test_a_listing_is_not_read_far_ahead(crew: Crew) -> None:
 
 def test_no_more_at_once_than_there_may_be(crew: Crew) -> None:
     lock, running, most = threading.Lock(), 0, 0
+    first = threading.Barrier(3)
 
-    def work(_: int) -> None:
+    def work(number: int) -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+        if number < first.parties:
+            first.wait(60)
         time.sleep(0.005)
         with lock:
             running -= 1

@@ -24,7 +24,7 @@ from holdfast.testing.signing import UNSIGNED, Signer
 from tests.unit.gateways.s3.serve_app import ACCESS_KEY, SECRET_KEY
 
 _APP = "tests.unit.gateways.s3.serve_app:app"
-_START_SECONDS = 20.0
+_START_SECONDS = 120.0
 SERVERS = {
     "granian": ["granian", "--interface", "asgi", "--no-ws", "--host", "127.0.0.1", "--port", "{port}", _APP],
     "uvicorn": ["uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning", _APP],
@@ -173,7 +173,7 @@ def test_put_and_get(client: Any, bucket: str, size: int) -> None:
 
 def test_an_answer_without_100_continue_does_not_spoil_the_next(server: int, bucket: str) -> None:
     """An empty body and a refused one are answered without a 100; the next upload on the connection must not wait."""
-    client = _client(server, max_pool_connections=1, read_timeout=5)
+    client = _client(server, max_pool_connections=1, read_timeout=30)
     for number in range(3):
         client.put_object(Bucket=bucket, Key=f"empty/{number}", Body=b"")
         client.put_object(Bucket=bucket, Key=f"full/{number}", Body=b"something")

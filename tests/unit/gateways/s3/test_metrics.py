@@ -67,10 +67,18 @@ def test_a_file_of_another_layout_is_replaced(tmp_path: Path) -> None:
 
 
 async def _get(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.01)
+                continue
+            break
     writer.write(request)
     answer = await reader.read()
     writer.close()
+    await asyncio.gather(writer.wait_closed(), return_exceptions=True)
     return answer
 
 
@@ -78,7 +86,7 @@ async def test_whoever_lives_answers_on_the_port() -> None:
     port = free_port()
     clock = FakeClock()
     first = asyncio.create_task(MetricsServer("127.0.0.1", port, lambda: b"first", clock).run())
-    await asyncio.sleep(0.05)
+    await _get(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     second = asyncio.create_task(MetricsServer("127.0.0.1", port, lambda: b"second", clock).run())
     await asyncio.sleep(0.05)
     assert (await _get(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(b"\r\n\r\nfirst")

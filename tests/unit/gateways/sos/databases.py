@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.testing.server import free_port
 
-START_MAX_SECONDS = 20.0
+START_MAX_SECONDS = 120.0
 
 
 @contextmanager

@@ -30,6 +30,12 @@ def server() -> Server:
     return Server()
 
 
+async def settle() -> None:
+    """Whoever can go on without an answer has done so."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 def gatherer(server: Server) -> Gatherer[int, int]:
     return Gatherer(server.send, lambda item: item, weight_max=100, count_max=10)
@@ -37,12 +43,12 @@ def gatherer(server: Server) -> Gatherer[int, int]:
 
 async def test_what_comes_meanwhile_goes_together(server: Server, gatherer: Gatherer[int, int]) -> None:
     asking = [asyncio.create_task(gatherer.ask(0))]
-    await asyncio.sleep(0.001)
+    await settle()
     assert server.batches == [[0]], "who is alone does not wait"
     asking += [asyncio.create_task(gatherer.ask(number)) for number in range(1, 30)]
     asking.append(asyncio.create_task(gatherer.ask(98)))
     asking += [asyncio.create_task(gatherer.ask(number)) for number in (4, 6)]
-    await asyncio.sleep(0.001)
+    await settle()
     assert len(server.batches) == REQUESTS_AT_ONCE_COUNT
     server.open.set()
     answers = await asyncio.gather(*asking, return_exceptions=True)
@@ -64,14 +70,14 @@ async def test_a_failed_request_fails_its_batch_alone(server: Server, gatherer: 
 
 async def test_who_is_cancelled_leaves_the_others_alone(server: Server, gatherer: Gatherer[int, int]) -> None:
     asking = [asyncio.create_task(gatherer.ask(2 * number)) for number in range(6)]
-    await asyncio.sleep(0.001)
+    await settle()
     second = asyncio.create_task(gatherer.ask(60))
-    await asyncio.sleep(0.001)
+    await settle()
     assert len(server.batches) == REQUESTS_AT_ONCE_COUNT
     for task in asking[::2]:
         task.cancel()
     late = asyncio.create_task(gatherer.ask(50))
-    await asyncio.sleep(0.001)
+    await settle()
     late.cancel()
     await asyncio.gather(late, return_exceptions=True)
     server.open.set()
