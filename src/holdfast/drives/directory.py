@@ -131,7 +131,7 @@ class DirectoryDrive:
         self._check_open()
         try:
             return self._reader.read_cached(self._index.lookup(key), key, None)
-        except (StaleIndex, FileNotFoundError):
+        except (StaleIndex, OSError):
             # `get` knows what to do then.
             raise BlockingIOError from None
 
@@ -200,7 +200,8 @@ class DirectoryDrive:
         if row.head_bytes + row.payload_bytes <= LOOP_READ_MAX_BYTES:
             try:
                 return self._reader.read_cached(row, key, range)
-            except BlockingIOError:
+            except OSError:
+                # Not in memory; or the file system is dead and says so at once, which is told as it is below.
                 pass
         try:
             return await self._in_thread(partial(self._reader.read, row, key, range))

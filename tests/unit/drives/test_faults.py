@@ -91,6 +91,20 @@ async def test_reads_that_fail_say_so(faulty: Opened, disk: FaultyDisk) -> None:
     await assert_holds(drive, make_fragment(0))
 
 
+async def test_a_dead_file_system_is_an_answer_like_any_other(faulty: Opened, disk: FaultyDisk) -> None:
+    """One that shut itself down answers EIO also where nobody waits. That went past who reads blocks, and knows what to
+    do about a drive that is down: a client was refused, although the other drives had the block."""
+    drive = await faulty.open()
+    await drive.put([make_fragment(0)])
+    await assert_holds(drive, make_fragment(0))
+    disk.faults.append(Fault("read_cached_into", ".segment", error=errno.EIO))
+    with pytest.raises(BlockingIOError):
+        drive.get_at_once(key_of(0))
+    await assert_holds(drive, make_fragment(0))
+    disk.faults.append(Fault("read_into", ".segment", error=errno.EIO))
+    await refusal(NodeDown, drive.get(key_of(0)))
+
+
 async def test_a_slow_disk_holds_up_nobody_else(faulty: Opened, disk: FaultyDisk) -> None:
     drive = await faulty.open()
     await drive.put([make_fragment(0)])
