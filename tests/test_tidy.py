@@ -19,7 +19,7 @@ LONG_FILES: dict[str, str] = {}
 
 ROOMS = {
     "core", "crypto", "erasure", "placement", "drives", "meta", "node", "cluster", "tree", "objects", "upkeep",
-    "gateways", "cli", "testing",
+    "asgi", "gateways", "cli", "testing",
 }  # fmt: skip
 
 

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from holdfast.asgi.messages import Receive, Send
 from holdfast.cli.sos.blob_server import SECRET_VARIABLE
 from holdfast.cli.sos.serving import granian, read_secret
 from holdfast.cli.supervisor import supervise
 from holdfast.cli.system import SystemClock, keep_freed_memory
 from holdfast.core.errors import InvalidRequest
 from holdfast.gateways.sos.api_server import DownloadServer, UploadServer
-from holdfast.gateways.sos.asgi import Receive, Send
 from holdfast.gateways.sos.blob_client import BlobClient, open_session
 from holdfast.gateways.sos.fetch import Fetcher
 from holdfast.gateways.sos.fleet import Fleet

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
+from holdfast.asgi.messages import Receive, Send
 from holdfast.cli.opening import find_or_make, open_store
 from holdfast.cli.settings import DRIVES_VARIABLE, Settings, from_environment
 from holdfast.cli.sos.serving import granian, read_secret
@@ -27,7 +28,6 @@ from holdfast.cli.upkeep import run as run_upkeep
 from holdfast.core.errors import HoldfastError, InvalidRequest
 from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.os_disk import OsDisk
-from holdfast.gateways.sos.asgi import Receive, Send
 from holdfast.gateways.sos.blob_server import BlobServer
 from holdfast.gateways.sos.blobs import BlobStore
 from holdfast.gateways.sos.memcached_blobs import LineClient, MemcachedBlobs

@@ -1,23 +1,21 @@
 """The air gateway as a plain ASGI application: check, route, serve, answer.
 
-Rules. The application keeps nothing between requests. No answer is begun before its status is certain; once a body is
-on its way, an error can only break the connection, so that a short answer is never taken for a whole one. A client
-that is gone is not answered, and what it was uploading is not stored. Every answer says how long it took.
+Rules. The application keeps nothing between requests. No answer is begun before its status is certain. A client that is
+gone is not answered, and what it was uploading is not stored. Every answer says how long it took.
 """
 
-import asyncio
 import logging
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from holdfast.asgi.body import Body, announced_length
+from holdfast.asgi.errors import ClientGone
+from holdfast.asgi.messages import Receive, Scope, Send
+from holdfast.asgi.sending import Sender
 from holdfast.core.clock import Clock
 from holdfast.core.errors import HoldfastError
-from holdfast.core.ids import Buffer
 from holdfast.gateways.air.access import check_access
-from holdfast.gateways.air.body import Body, ClientGone, Receive
 from holdfast.gateways.air.call import SUCCESS, Answer, Call, json_answer
 from holdfast.gateways.air.delete_object import delete_object
 from holdfast.gateways.air.errors import AirError, from_holdfast
@@ -26,12 +24,7 @@ from holdfast.gateways.air.list_bucket import list_bucket
 from holdfast.gateways.air.put_object import put_object
 from holdfast.objects.store import Store
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Verb = Callable[[Call], Awaitable[Answer]]
-
-SEND_TIMEOUT_SECONDS = 300.0
-"""A client that takes nothing for so long is given up: what it keeps from us is memory, and a reader's buffers."""
 
 # By the first part of the path: the methods, the verb, and whether it is about a name.
 ROUTES: Mapping[str, tuple[tuple[str, ...], Verb, bool]] = {
@@ -41,7 +34,6 @@ ROUTES: Mapping[str, tuple[tuple[str, ...], Verb, bool]] = {
     "delete": (("DELETE",), delete_object, True),
 }
 
-_LENGTH = re.compile(r"[0-9]{1,19}")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -71,26 +63,24 @@ class Air:
 class _Exchange:
     """One request and its answer."""
 
-    __slots__ = ("_air", "_body", "_headers", "_receive", "_scope", "_send", "_started")
+    __slots__ = ("_air", "_body", "_headers", "_scope", "_sender", "_started")
 
     def __init__(self, air: Air, scope: Scope, receive: Receive, send: Send) -> None:
         self._air = air
         self._scope = scope
-        self._receive = receive
-        self._send = send
+        self._sender = Sender(receive, send)
         self._started = air.services.clock.monotonic()
         self._headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             self._headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
-        self._body = Body(receive, _content_length(scope["http_version"], self._headers))
+        self._body = Body(receive, announced_length(scope["http_version"], self._headers))
 
     async def run(self) -> None:
         """Serve and answer."""
         try:
-            answer = await self._answer()
+            await self._deliver(await self._answer())
         except ClientGone:
-            return
-        await self._deliver(answer)
+            pass
 
     async def _answer(self) -> Answer:
         """The answer; every error is one, but ClientGone."""
@@ -155,49 +145,20 @@ class _Exchange:
             length = len(answer.body)
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
-        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self._sender.start(answer.status, headers)
         if answer.stream is None or head:
-            await self._send({"type": "http.response.body", "body": b"" if head else answer.body})
-        else:
-            await self._deliver_stream(answer.body, answer.stream)
-
-    async def _deliver_stream(self, first: bytes, stream: AsyncGenerator[Buffer, None]) -> None:
-        """Send pieces as they come, while the client is there."""
-        gone = asyncio.ensure_future(self._wait_until_gone())
-        try:
-            await self._send_piece(first)
-            async for piece in stream:
-                if gone.done():
-                    return
-                await self._send_piece(piece if type(piece) is bytes else bytes(piece))
-            await self._send({"type": "http.response.body", "body": b""})
-        except TimeoutError:
+            await self._sender.end(b"" if head else answer.body)
             return
+        try:
+            await self._sender.stream(answer.body, answer.stream)
+        except ClientGone:
+            raise
         except HoldfastError as error:
             _LOGGER.warning("an answer broke off: %s: %s", error.code, error)
             raise
-        finally:
-            gone.cancel()
-            await stream.aclose()
-
-    async def _send_piece(self, piece: bytes) -> None:
-        async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    async def _wait_until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     def _seconds(self) -> float:
         return self._air.services.clock.monotonic() - self._started
-
-
-def _content_length(http_version: str, headers: Mapping[str, str]) -> int | None:
-    """None when it is not known. In HTTP/1 a request that says nothing of a body has none."""
-    text = headers.get("content-length")
-    if text is None and "transfer-encoding" not in headers and http_version < "2":
-        return 0
-    return int(text) if text is not None and _LENGTH.fullmatch(text) else None
 
 
 def _text(raw: bytes) -> str:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from holdfast.asgi.body import Body
+from holdfast.asgi.messages import Header
 from holdfast.core.clock import Clock
 from holdfast.core.ids import Buffer
-from holdfast.gateways.air.body import Body
-from holdfast.gateways.air.errors import AirError, Header
+from holdfast.gateways.air.errors import AirError
 from holdfast.objects.store import Store
 
 JSON_TYPE: Header = (b"content-type", b"application/json")

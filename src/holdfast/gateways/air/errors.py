@@ -5,10 +5,10 @@ Messages of our own errors are not shown for what is our fault (5xx): they may n
 
 from collections.abc import Mapping
 
+from holdfast.asgi.errors import SenderSilent
+from holdfast.asgi.messages import Header
 from holdfast.core import errors as core
 from holdfast.objects import errors as objects
-
-Header = tuple[bytes, bytes]
 
 
 class AirError(Exception):
@@ -34,6 +34,7 @@ _MAPPED: Mapping[type[core.HoldfastError], tuple[int, str]] = {
     core.AccessDenied: (403, ""),
     core.Corrupt: (500, "the stored data failed its checks and could not be rebuilt"),
     core.Unavailable: (503, "not now: try again later"),
+    SenderSilent: (408, ""),
     core.Full: (507, "there is no space left; reads, listings and deletions still work"),
     core.Ambiguous: (500, "the outcome is not known: look before you try again"),
     core.ProtocolError: (500, "internal error"),

@@ -80,14 +80,22 @@ class Form:
             raise IncompleteBody("the form has no end")
 
     async def _part(self) -> AsyncIterator[memoryview]:
-        """Bytes up to the next delimiter, which is taken as well."""
+        """Bytes up to the next delimiter, which is taken as well.
+
+        A chunk is searched where it lies; only its last bytes, where a delimiter may begin, are joined with the next.
+        """
         keep = len(self._delimiter) - 1
         while (found := self._buffer.find(self._delimiter)) < 0:
             ready = len(self._buffer) - keep
             if ready > 0:
                 yield memoryview(self._buffer)[:ready]
                 self._buffer = self._buffer[ready:]
-            await self._more()
+            chunk = await self._next()
+            if len(chunk) > keep and self._delimiter not in self._buffer + chunk[:keep]:
+                yield memoryview(self._buffer)
+                self._buffer = chunk
+            else:
+                self._buffer += chunk
         if found:
             yield memoryview(self._buffer)[:found]
         self._buffer = self._buffer[found + len(self._delimiter) :]
@@ -101,7 +109,7 @@ class Form:
         while (found := self._buffer.find(mark)) < 0:
             if len(self._buffer) > AROUND_MAX_BYTES:
                 raise _too_long()
-            await self._more()
+            self._buffer += await self._next()
         taken = self._buffer[:found]
         self._buffer = self._buffer[found + len(mark) :]
         self._count(found + len(mark))
@@ -112,10 +120,9 @@ class Form:
         if self._around > AROUND_MAX_BYTES:
             raise _too_long()
 
-    async def _more(self) -> None:
+    async def _next(self) -> bytes:
         async for chunk in self._chunks:
-            self._buffer += chunk
-            return
+            return chunk
         raise IncompleteBody("the form has no end")
 
 

@@ -7,11 +7,12 @@ and its first piece read and checked; of a small one, all.
 import re
 from urllib.parse import quote
 
+from holdfast.asgi.messages import Header
 from holdfast.core.errors import InvalidRequest
 from holdfast.core.limits import KIB
 from holdfast.core.ranges import ByteRange, parse_range
 from holdfast.gateways.air.call import Answer, Call, speed, version
-from holdfast.gateways.air.errors import AirError, Header
+from holdfast.gateways.air.errors import AirError
 from holdfast.gateways.air.put_object import DEFAULT_TYPE
 from holdfast.objects.errors import NoSuchVersion
 from holdfast.objects.model import ObjectInfo

@@ -39,7 +39,7 @@ class UploadServer(Application[Uploader]):
         if self._token and not exchange.bears(self._token):
             await exchange.drain()
             return await exchange.answer(401, UNAUTHORIZED, JSON, {"www-authenticate": "Bearer"})
-        uploaded = await opened.upload(exchange.body(), exchange.extra_headers)
+        uploaded = await opened.upload(exchange.body.stream(), exchange.extra_headers)
         return await exchange.answer(200, stored(uploaded.id, uploaded.size), JSON)
 
     async def failed(self, exchange: Exchange, error: HoldfastError) -> None:

@@ -54,7 +54,7 @@ class BlobServer(Application[BlobStore]):
         if path in ("/blobs", "/blob") and method == "GET":
             return await exchange.stream({"content-type": JSON}, _as_json(opened))
         if path in _BATCHES and method == "POST":
-            data = await exchange.whole_body(batch.MESSAGE_MAX_BYTES)
+            data = await exchange.body.read(batch.MESSAGE_MAX_BYTES)
             return await exchange.answer(200, await _BATCHES[path](opened, data), batch.CONTENT_TYPE)
         head, slash, name = path.rpartition("/")
         if (head, slash) != ("/blob", "/") or method not in _VERBS:
@@ -85,7 +85,7 @@ async def _head(store: BlobStore, id: str, exchange: Exchange) -> None:
 async def _post(store: BlobStore, id: str, exchange: Exchange) -> None:
     headers = exchange.extra_headers
     _check_headers(headers)
-    size = await store.put(id, exchange.body(), headers)
+    size = await store.put(id, exchange.body.stream(), headers)
     await exchange.answer(200, stored(id, size), JSON)
 
 

@@ -19,7 +19,7 @@ from aiomcache.exceptions import ClientException
 from aiomcache.pool import Connection
 
 from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, HoldfastError, InvalidRequest, NotFound, Unavailable
+from holdfast.core.errors import Full, HoldfastError, InvalidRequest, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
 from holdfast.gateways.sos.blobs import (
@@ -27,12 +27,10 @@ from holdfast.gateways.sos.blobs import (
     BlobInfo,
     SmallBlob,
     Sum,
-    deleted_meanwhile,
     expect_same,
-    other_bytes,
     put_each,
 )
-from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut
+from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut, known, settle
 
 T = TypeVar("T")
 
@@ -96,11 +94,7 @@ class MemcachedBlobs:
         if winner is not None and winner.upload == upload:
             return came.size
         await self._delete_pieces(upload, count)
-        if winner is None:
-            raise deleted_meanwhile(id)
-        if (winner.size, winner.sha256) != (came.size, came.digest().hex()):
-            raise other_bytes(id)
-        return came.size
+        return settle(id, winner, came)
 
     async def _take_place(self, id: str) -> int:
         """A place in the list, with the id in it. Places that are taken, after the counter was lost, are passed by."""
@@ -120,10 +114,10 @@ class MemcachedBlobs:
         return await put_each(self, blobs)
 
     async def info(self, id: str) -> BlobInfo:
-        return (await self._get(id)).info(id)
+        return known(id, await self._find(id)).info(id)
 
     async def open(self, id: str) -> Blob:
-        head = await self._get(id)
+        head = known(id, await self._find(id))
         return Blob(head.info(id), checked(id, self._pieces(head), head.size, head.sha256))
 
     async def _pieces(self, head: Head) -> AsyncGenerator[bytes | None, None]:
@@ -153,12 +147,6 @@ class MemcachedBlobs:
         await self._client.close()
         # The connections are closed in the next turn of the loop, and this may be its last.
         await asyncio.sleep(0)
-
-    async def _get(self, id: str) -> Head:
-        found = await self._find(id)
-        if found is None:
-            raise NotFound(f"nothing is kept under {id}")
-        return found
 
     async def _find(self, id: str) -> Head | None:
         row = await _do(self._client.get(_head(id)))

@@ -13,19 +13,17 @@ import asyncpg  # type: ignore[import-untyped]
 import msgspec
 
 from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, HoldfastError, NotFound, Unavailable
+from holdfast.core.errors import Full, HoldfastError, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.gateways.sos.blobs import (
     Blob,
     BlobInfo,
     SmallBlob,
     Sum,
-    deleted_meanwhile,
     expect_same,
-    other_bytes,
     put_each,
 )
-from holdfast.gateways.sos.pieces import Head, checked, cut
+from holdfast.gateways.sos.pieces import Head, checked, cut, known, settle
 
 _PAGE_IDS = 1000
 _UPLOAD_BYTES = 16
@@ -86,12 +84,7 @@ class PostgresqlBlobs:
         came = Sum()
         if await self._insert(id, body, headers, came):
             return came.size
-        found = await self._find(id)
-        if found is None:
-            raise deleted_meanwhile(id)
-        if (found.size, found.sha256) != (came.size, came.digest().hex()):
-            raise other_bytes(id)
-        return came.size
+        return settle(id, await self._find(id), came)
 
     async def _insert(self, id: str, body: AsyncIterator[Buffer], headers: Mapping[str, str], came: Sum) -> bool:
         """Whether the blob is ours now; False when somebody else put the id meanwhile."""
@@ -119,10 +112,10 @@ class PostgresqlBlobs:
         return await put_each(self, blobs)
 
     async def info(self, id: str) -> BlobInfo:
-        return (await self._head(id)).info(id)
+        return known(id, await self._find(id)).info(id)
 
     async def open(self, id: str) -> Blob:
-        head = await self._head(id)
+        head = known(id, await self._find(id))
         return Blob(head.info(id), checked(id, self._pieces(head), head.size, head.sha256))
 
     async def _pieces(self, head: Head) -> AsyncGenerator[bytes | None, None]:
@@ -155,12 +148,6 @@ class PostgresqlBlobs:
 
     async def close(self) -> None:
         await self._pool.close()
-
-    async def _head(self, id: str) -> Head:
-        found = await self._find(id)
-        if found is None:
-            raise NotFound(f"nothing is kept under {id}")
-        return found
 
     async def _find(self, id: str) -> Head | None:
         with _mapped():

@@ -18,19 +18,17 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, HoldfastError, NotFound, Unavailable
+from holdfast.core.errors import Full, HoldfastError, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.gateways.sos.blobs import (
     Blob,
     BlobInfo,
     SmallBlob,
     Sum,
-    deleted_meanwhile,
     expect_same,
-    other_bytes,
     put_each,
 )
-from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut
+from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut, known, settle
 
 PREFIX = "sos:"
 
@@ -101,16 +99,7 @@ class RedisBlobs:
             raise Unavailable(f"the upload of {id} took so long that its pieces expired")
         with _mapped():
             await self._client.delete(data)
-        return await self._expect_winner(id, came)
-
-    async def _expect_winner(self, id: str, came: Sum) -> int:
-        """Somebody else put the id meanwhile."""
-        found = await self._find(id)
-        if found is None:
-            raise deleted_meanwhile(id)
-        if (found.size, found.sha256) != (came.size, came.digest().hex()):
-            raise other_bytes(id)
-        return came.size
+        return settle(id, await self._find(id), came)
 
     async def _write(self, data: str, number: int, piece: bytes) -> None:
         with _mapped():
@@ -123,10 +112,10 @@ class RedisBlobs:
         return await put_each(self, blobs)
 
     async def info(self, id: str) -> BlobInfo:
-        return (await self._head(id)).info(id)
+        return known(id, await self._find(id)).info(id)
 
     async def open(self, id: str) -> Blob:
-        head = await self._head(id)
+        head = known(id, await self._find(id))
         return Blob(head.info(id), checked(id, self._pieces(id, head), head.size, head.sha256))
 
     async def _pieces(self, id: str, head: Head) -> AsyncGenerator[bytes | None, None]:
@@ -154,12 +143,6 @@ class RedisBlobs:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    async def _head(self, id: str) -> Head:
-        found = await self._find(id)
-        if found is None:
-            raise NotFound(f"nothing is kept under {id}")
-        return found
 
     async def _find(self, id: str) -> Head | None:
         with _mapped():

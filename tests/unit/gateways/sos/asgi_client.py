@@ -1,5 +1,6 @@
 """Calls an ASGI application as a server would, without one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ async def call(
     reply = Reply()
 
     async def receive() -> MutableMapping[str, Any]:
+        if not messages and not gone:
+            await asyncio.Event().wait()
         return messages.pop(0) if messages else {"type": "http.disconnect"}
 
     async def send(message: MutableMapping[str, Any]) -> None:
@@ -47,7 +50,7 @@ async def call(
         reply.ended = not message.get("more_body", False)
 
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in {**announced, **(headers or {})}.items()]
-    await app({"type": "http", "method": method, "path": path, "headers": raw}, receive, send)
+    await app({"type": "http", "http_version": "1.1", "method": method, "path": path, "headers": raw}, receive, send)
     return reply
 
 

@@ -1,8 +1,9 @@
 """Redis, PostgreSQL and memcached pass the suite, as real servers; and what is theirs alone."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,7 +12,9 @@ from redis.asyncio import Redis
 from holdfast.core.clock import Randomness
 from holdfast.core.errors import Corrupt, Full, NotFound, Unavailable
 from holdfast.core.limits import MIB
+from holdfast.gateways.sos.blobs import BlobStore
 from holdfast.gateways.sos.memcached_blobs import LineClient, MemcachedBlobs
+from holdfast.gateways.sos.pieces import known
 from holdfast.gateways.sos.postgresql_blobs import PostgresqlBlobs
 from holdfast.gateways.sos.redis_blobs import RedisBlobs, warnings_of
 from holdfast.testing.blob_suite import BlobSuite, list_ids, pieces, read, refusal
@@ -40,6 +43,32 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         yield Servers()
 
 
+class DatabaseSuite(BlobSuite):
+    """Over a real server, whose database is emptied before each test."""
+
+    name: str
+
+    @staticmethod
+    def open(url: str) -> AbstractAsyncContextManager[Any]:
+        """A handle on the database at `url`."""
+        raise NotImplementedError
+
+    @staticmethod
+    async def empty(store: Any) -> None:
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def store(self, urls: dict[str, str]) -> AsyncIterator[BlobStore]:
+        async with self.open(urls[self.name]) as store:
+            await self.empty(store)
+            yield store
+
+    @pytest.fixture
+    async def peer(self, urls: dict[str, str]) -> AsyncIterator[BlobStore]:
+        async with self.open(urls[self.name]) as store:
+            yield store
+
+
 # Redis
 
 
@@ -52,17 +81,13 @@ async def open_redis(url: str) -> AsyncIterator[RedisBlobs]:
         await store.close()
 
 
-class TestRedisBlobs(BlobSuite):
-    @pytest.fixture
-    async def store(self, urls: dict[str, str]) -> AsyncIterator[RedisBlobs]:
-        async with open_redis(urls["redis"]) as store:
-            await store._client.flushall()
-            yield store
+class TestRedisBlobs(DatabaseSuite):
+    name = "redis"
+    open = staticmethod(open_redis)
 
-    @pytest.fixture
-    async def peer(self, urls: dict[str, str]) -> AsyncIterator[RedisBlobs]:
-        async with open_redis(urls["redis"]) as store:
-            yield store
+    @staticmethod
+    async def empty(store: RedisBlobs) -> None:
+        await store._client.flushall()
 
     async def test_nothing_is_left_of_uploads_that_failed(self, store: RedisBlobs, urls: dict[str, str]) -> None:
         await self.test_a_body_that_breaks_off_leaves_nothing(store)
@@ -121,19 +146,22 @@ async def test_a_relaxed_redis_is_called_so(tmp_path: Path) -> None:
 # PostgreSQL
 
 
-class TestPostgresqlBlobs(BlobSuite):
-    @pytest.fixture
-    async def store(self, urls: dict[str, str]) -> AsyncIterator[PostgresqlBlobs]:
-        store = await PostgresqlBlobs.connect(urls["postgresql"], chance(), connections=4)
-        await store._pool.execute("truncate sos_blob, sos_piece")
+@asynccontextmanager
+async def open_postgresql(url: str) -> AsyncIterator[PostgresqlBlobs]:
+    store = await PostgresqlBlobs.connect(url, chance(), connections=4)
+    try:
         yield store
+    finally:
         await store.close()
 
-    @pytest.fixture
-    async def peer(self, urls: dict[str, str]) -> AsyncIterator[PostgresqlBlobs]:
-        store = await PostgresqlBlobs.connect(urls["postgresql"], chance(), connections=4)
-        yield store
-        await store.close()
+
+class TestPostgresqlBlobs(DatabaseSuite):
+    name = "postgresql"
+    open = staticmethod(open_postgresql)
+
+    @staticmethod
+    async def empty(store: PostgresqlBlobs) -> None:
+        await store._pool.execute("truncate sos_blob, sos_piece")
 
     async def test_nothing_is_left_of_uploads_that_failed(self, store: PostgresqlBlobs) -> None:
         await self.test_a_body_that_breaks_off_leaves_nothing(store)
@@ -172,21 +200,17 @@ async def open_memcached(url: str) -> AsyncIterator[MemcachedBlobs]:
         await store.close()
 
 
-class TestMemcachedBlobs(BlobSuite):
-    @pytest.fixture
-    async def store(self, urls: dict[str, str]) -> AsyncIterator[MemcachedBlobs]:
-        async with open_memcached(urls["memcached"]) as store:
-            await store._client.flush_all()
-            yield store
+class TestMemcachedBlobs(DatabaseSuite):
+    name = "memcached"
+    open = staticmethod(open_memcached)
 
-    @pytest.fixture
-    async def peer(self, urls: dict[str, str]) -> AsyncIterator[MemcachedBlobs]:
-        async with open_memcached(urls["memcached"]) as store:
-            yield store
+    @staticmethod
+    async def empty(store: MemcachedBlobs) -> None:
+        await store._client.flush_all()
 
     async def test_what_memcached_forgot_is_not_handed_out(self, store: MemcachedBlobs) -> None:
         await store.put("a", pieces(bytes(2 * MIB)), {})
-        head = await store._get("a")
+        head = known("a", await store._find("a"))
         await store._client.delete(f"sos:data:{head.upload}:1".encode())
         await refusal(Unavailable, read(store, "a"))
 
