@@ -51,6 +51,9 @@ CHECKPOINT_SECONDS = 600.0
 # LMDB's pages have no checksums: rot in the view is found by comparing it with the log and its checkpoint.
 VERIFY_SECONDS = 24 * 3600.0
 
+# A client whose connection broke asks again within minutes. Each upload leaves a row until then.
+COMPLETED_KEPT_SECONDS = 24 * 3600.0
+COMPLETED_LOOK_SECONDS = 6 * 3600.0
 
 # Abandoned uploads are looked for ten times within the age that makes them so, within these bounds.
 UPLOADS_MIN_SECONDS = 1.0
@@ -96,6 +99,7 @@ def workers_of(opened: OpenStore) -> list[Worker]:
         SessionWatch(chores.catalogue, clock),
         Periodic("metadata checkpoint", partial(_checkpoint, opened), CHECKPOINT_SECONDS, clock),
         Periodic("metadata verification", partial(_verify, opened), VERIFY_SECONDS, clock),
+        Periodic("completed uploads", partial(_forget_completed, opened), COMPLETED_LOOK_SECONDS, clock),
     ]
     age = opened.settings.upload_age
     if age is not None:
@@ -110,6 +114,10 @@ def workers_of(opened: OpenStore) -> list[Worker]:
 
 async def _checkpoint(opened: OpenStore) -> None:
     await opened.local.checkpoint()
+
+
+async def _forget_completed(opened: OpenStore) -> None:
+    await opened.store.forget_completed(before_ns=opened.clock.now_ns() - round(COMPLETED_KEPT_SECONDS * 1e9))
 
 
 async def _abort_abandoned(opened: OpenStore, age_seconds: float) -> None:

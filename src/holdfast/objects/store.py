@@ -394,6 +394,10 @@ class Store:
         """
         return await self._uploads.abort_all(bucket, before_ns=before_ns)
 
+    async def forget_completed(self, *, before_ns: int) -> int:
+        """Uploads that were completed before a time can be completed again no more; how many there were."""
+        return await self._uploads.forget_completed(before_ns)
+
     # What several of them share
 
     async def _open_part(self, bucket: str, key: str, upload_id: str, number: int) -> OpenUpload:

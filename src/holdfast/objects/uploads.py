@@ -33,6 +33,7 @@ from holdfast.objects.publish import ATTEMPTS_MAX_COUNT, Publisher
 from holdfast.objects.references import Overtaken, Prepared, References
 from holdfast.objects.rows import (
     BUCKET_ID_BYTES,
+    COMPLETED,
     CompletedRow,
     ContentRow,
     Extent,
@@ -276,6 +277,23 @@ class Uploads:
             if page.resume is None:
                 return aborted
             after = page.resume
+
+    async def forget_completed(self, before_ns: int) -> int:
+        """Drop what remembers uploads that were completed before a time; how many there were."""
+        whole = prefix_range(COMPLETED)
+        start: bytes | None = whole.start
+        forgotten = 0
+        while start is not None:
+            page = await self._meta.scan(KeyRange(start, whole.end), limit=_SCAN_COUNT)
+            rows = [entry for entry in page.entries if isinstance(entry, Row)]
+            old: list[Change] = [
+                Delete(row.key) for row in rows if CompletedRow.decode(row.value).completed_ns < before_ns
+            ]
+            if old:
+                await self._meta.commit(old, token=new_token(self._randomness))
+            forgotten += len(old)
+            start = page.resume
+        return forgotten
 
     async def complete(
         self, bucket_name: str, key: bytes, upload_id: str, wanted: Sequence[CompletedPart], options: PutOptions

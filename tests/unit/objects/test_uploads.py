@@ -8,6 +8,7 @@ from holdfast.cli.catalogue import RowCatalogue
 from holdfast.core.errors import InvalidRequest, NotFound
 from holdfast.core.ids import Token
 from holdfast.core.limits import PART_MIN_BYTES, PARTS_MAX_COUNT
+from holdfast.core.ranges import prefix_range
 from holdfast.meta.interface import Put
 from holdfast.objects.errors import (
     BucketNotEmpty,
@@ -17,7 +18,7 @@ from holdfast.objects.errors import (
     NoSuchUpload,
 )
 from holdfast.objects.model import CompletedPart, Part, PutOptions
-from holdfast.objects.rows import ContentRow, Extent, condemned_row_key, content_row_key
+from holdfast.objects.rows import COMPLETED, ContentRow, Extent, condemned_row_key, content_row_key
 from tests.unit.objects.world import World, collect
 
 FIRST = bytes(range(256)) * (PART_MIN_BYTES // 256) + b"and a little more"
@@ -55,6 +56,20 @@ async def test_parts_become_one_object(world: World) -> None:
     assert await world.live_contents() == 3
     with pytest.raises(NoSuchUpload):
         await world.store.list_parts("bucket", "key", upload)
+
+
+async def test_what_remembers_a_completed_upload_goes_in_time(world: World) -> None:
+    """A row of every upload in parts stayed for ever, also when its object and its bucket were gone."""
+    upload, parts = await upload_two(world)
+    await world.store.complete_upload("bucket", "key", upload, named(parts), PutOptions())
+    done = world.clock.now_ns()
+    assert await world.store.forget_completed(before_ns=done) == 0
+    await world.store.complete_upload("bucket", "key", upload, named(parts), PutOptions())
+    assert await world.store.forget_completed(before_ns=done + 1) == 1
+    assert not (await world.meta.scan(prefix_range(COMPLETED), limit=1)).entries
+    with pytest.raises(NoSuchUpload):
+        await world.store.complete_upload("bucket", "key", upload, named(parts), PutOptions())
+    assert await collect((await world.store.open_object("bucket", "key")).read()) == FIRST + LAST
 
 
 async def test_a_retried_complete_is_answered_the_same(world: World) -> None:
