@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from holdfast.testing.server import free_port, session_processes
+from holdfast.testing.shared_memory import in_memory
 
 SOS = str(Path(sys.executable).with_name("sos"))
 
@@ -158,7 +160,9 @@ def sos(
         command = [SOS, "blob-server", "-port", str(port), "-store", store, "-workers", str(workers), *blob_flags]
         if number < len(commands) and commands[number]:
             command = [part.format(port=port, store=store) for part in commands[number]]
-        made.blob_servers.append(Terminal(command, home, home / f"blob{number}.log", environment(home), [port]))
+        # Of a killed server this one stays: it must be where the next run of tests finds it.
+        variables = {**environment(home), "HOLDFAST_RUN_DIR": str(in_memory("blobs"))}
+        made.blob_servers.append(Terminal(command, home, home / f"blob{number}.log", variables, [port]))
     made.upload_port, made.download_port = free_port(), free_port()
     made.api_server = Terminal(
         [
@@ -181,6 +185,8 @@ def sos(
     finally:
         for terminal in started:
             terminal.kill()
+        for server in made.blob_servers:
+            shutil.rmtree(server.environment["HOLDFAST_RUN_DIR"], ignore_errors=True)
 
 
 def environment(home: Path) -> dict[str, str]:

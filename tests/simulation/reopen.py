@@ -9,7 +9,6 @@ import contextlib
 import io
 import multiprocessing
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -25,6 +24,7 @@ from holdfast.drives.os_disk import OsDisk
 from holdfast.objects.errors import NoSuchBucket
 from holdfast.objects.model import PutOptions
 from holdfast.objects.store import Store
+from holdfast.testing.shared_memory import in_memory
 from holdfast.testing.workload import body_fault
 from tests.simulation.planted.bugs import BUGS
 from tests.simulation.upkeep_scenario import collect, replace_missing
@@ -85,7 +85,7 @@ def _child(
     if bug:
         BUGS[bug].plant()
     # Not what was recorded: a power cut empties tmpfs.
-    run = Path(tempfile.mkdtemp(prefix="holdfast-cut-", dir="/dev/shm"))
+    run = in_memory("cut")
     try:
         sender.send(asyncio.run(_read(directories, run, bucket, keys, spare)))
     except (HoldfastError, OSError) as error:

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from holdfast.testing.s3_client import NoAnswer, S3Client
+from holdfast.testing.shared_memory import in_memory
 from holdfast.testing.signing import Signer
 
 ACCESS_KEY = "HOLDFASTTESTKEY00001"
@@ -35,6 +35,9 @@ STOP_MAX_SECONDS = 45.0
 ORPHANS_MAX_SECONDS = 10.0
 
 LOG_SHOWN_BYTES = 6000
+
+# The number of threads in /proc/PID/stat, counted from behind the session (proc(5): field 20 of which that is the 6th).
+_THREADS_FIELD = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Server:
         self._executable = tuple(executable) or (str(Path(sys.executable).with_name("holdfast")),)
         self._process: subprocess.Popen[bytes] | None = None
         # On tmpfs as in real life: it outlives processes and not a power cut.
-        self.run_directory = Path(tempfile.mkdtemp(prefix="holdfast-test-", dir="/dev/shm"))
+        self.run_directory = in_memory("server")
         self.metrics_address = ("127.0.0.1", free_port())
         self.address = ("127.0.0.1", free_port())
 
@@ -237,15 +240,17 @@ def is_ready(address: tuple[str, int]) -> bool:
 
 
 def session_processes(session: int) -> list[ServerProcess]:
-    """The living processes of a session; zombies are not living."""
+    """The living processes of a session. A zombie is not living, unless threads of it are still on their way out: they
+    hold its files and sockets open."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             # The name in parentheses may hold anything, so count from behind it: state, parent, group, session.
-            state, parent, _, owner, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(owner) == session and state not in "ZX":
+            state, parent, _, owner, *rest = (entry / "stat").read_text().rpartition(")")[2].split()
+            threads = int(rest[_THREADS_FIELD])
+            if int(owner) == session and (state not in "ZX" or threads > 1):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 found.append(ServerProcess(int(entry.name), int(parent), command))
         except (FileNotFoundError, ProcessLookupError):

@@ -6,7 +6,6 @@ of its own, opens a drive there and compares with what had been acknowledged by 
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from holdfast.drives.interface import Fragment, FragmentKey
 from holdfast.drives.os_disk import OsDisk
 from holdfast.testing.drive_suite import make_fragment
 from holdfast.testing.faulty_disk import RecordingDisk, Survival, keep_all, lose_all, tear
+from holdfast.testing.shared_memory import in_memory
 from tests.unit.drives.opened import Opened
 
 SIZES = DriveSizes(segment=96 * KIB, allocation=32 * KIB, index_map=64 * KIB, reserve=16 * KIB)
@@ -75,8 +75,7 @@ class Recorded:
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """In memory where there is such a place: hundreds of drives are opened here."""
-    shared = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
+    path = in_memory("drives")
     yield path
     shutil.rmtree(path)
 

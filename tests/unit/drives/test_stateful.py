@@ -2,8 +2,6 @@
 
 import asyncio
 import shutil
-import tempfile
-from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,6 +11,7 @@ from holdfast.core.limits import KIB
 from holdfast.drives.directory import DirectoryDrive, DriveSizes
 from holdfast.drives.interface import Fragment, FragmentKey
 from holdfast.testing.drive_suite import assert_holds, key_of, list_all, make_fragment
+from holdfast.testing.shared_memory import in_memory
 from tests.unit.drives.opened import Opened
 
 SIZES = DriveSizes(segment=64 * KIB, allocation=16 * KIB, index_map=64 * KIB, reserve=16 * KIB)
@@ -26,8 +25,7 @@ class DriveMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        shared = Path("/dev/shm")
-        self.path = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
+        self.path = in_memory("drive")
         self.runner = asyncio.Runner()
         self.opened = Opened(self.path / "drive", sizes=SIZES)
         self.oracle: dict[FragmentKey, Fragment] = {}

@@ -1,0 +1,22 @@
+"""For all tests: what they keep in memory is in one directory, which the first process of a run makes and removes."""
+
+import os
+
+import pytest
+
+from holdfast.testing.shared_memory import ROOT, VARIABLE, TestRun
+
+_RUN = pytest.StashKey[TestRun]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if VARIABLE not in os.environ and ROOT.is_dir():
+        run = config.stash[_RUN] = TestRun()
+        os.environ[VARIABLE] = str(run.path)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(_RUN, None)
+    if run is not None:
+        del os.environ[VARIABLE]
+        run.close()
