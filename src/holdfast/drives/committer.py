@@ -17,7 +17,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
@@ -63,12 +63,12 @@ class Record:
     payload: Buffer = b""
     sequence: int | None = None
     source: Place | None = None
+    bytes: int = field(init=False)
+    """Bytes in the segment, without the padding of the commit."""
 
-    @property
-    def bytes(self) -> int:
-        """Bytes in the segment, without the padding of the commit."""
+    def __post_init__(self) -> None:
         head = head_bytes(len(self.tag), len(self.commitment), len(self.leaves), len(self.payload))
-        return aligned(head + len(self.payload))
+        self.bytes = aligned(head + len(self.payload))
 
 
 class Use(IntEnum):

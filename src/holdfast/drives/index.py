@@ -179,6 +179,8 @@ class Index:
         self._reads = threading.Lock()
         self._environment: Any = None
         self._databases: Databases
+        self._name = ""
+        """Of the environment that is open."""
         self._data: Path = self._root
         self._inode = -1
         self._size = 0
@@ -274,7 +276,7 @@ class Index:
             if self._table is None or not self._table.is_sound():
                 raise self._stale("is damaged: its table of locks was written over")
             try:
-                with self._inside(self._data.parent.name), self._environment.begin(write=True) as transaction:
+                with self._inside(self._name), self._environment.begin(write=True) as transaction:
                     update = Update(transaction, self._databases)
                     result = change(update, read_clock(transaction, self._databases))
                     update.finish()
@@ -317,7 +319,7 @@ class Index:
                     raise self._stale(f"is damaged: {error}") from error
                 if transaction is not None:
                     try:
-                        with self._inside(self._data.parent.name), transaction:
+                        with self._inside(self._name), transaction:
                             yield transaction
                         return
                     except _DAMAGE as error:
@@ -336,7 +338,7 @@ class Index:
         self._size = status.st_size
 
     def _stale(self, what: str) -> StaleIndex:
-        return StaleIndex(f"the index of {self._directory} {what}", self._data.parent.name)
+        return StaleIndex(f"the index of {self._directory} {what}", self._name)
 
     # Trust
 
@@ -346,7 +348,7 @@ class Index:
         Raises NodeDown when the drive itself is gone, Full when there is no room for a new index.
         """
         with self._writes:
-            if self._data.parent.name != error.environment:
+            if self._name != error.environment:
                 return
             # Readers get StaleIndex from here on, and wait for `_writes` in a thread rather than block the loop.
             with self._reads:
@@ -486,7 +488,7 @@ class Index:
                 raise Full(f"no space left for the index of {self._directory}") from error
             raise self._stale(f"cannot be opened: {error}") from error
         with self._reads:
-            self._environment, self._databases, self._data = environment, databases, data
+            self._environment, self._databases, self._data, self._name = environment, databases, data, name
             self._inode, self._size = status.st_ino, data.stat().st_size
             self._table, self._damaged = table, False
 
@@ -554,10 +556,10 @@ class Index:
                 self._check_current()
                 with self._deciding():
                     self._users.lock(exclusive=True)
-                    if self._read_state().environment == self._data.parent.name:
+                    if self._read_state().environment == self._name:
                         self._environment.sync(True)
-                        self._write_state(self._data.parent.name, clean=True)
-                        self._attendance.forget(self._place(self._data.parent.name))
+                        self._write_state(self._name, clean=True)
+                        self._attendance.forget(self._place(self._name))
             except (OSError, lmdb.Error, Corrupt, StaleIndex):
                 # Somebody else has it open, or the disk is gone: the mark stays as it is, which is always safe.
                 pass

@@ -210,6 +210,12 @@ class Update:
     def _apply_fragment(self, entry: Entry) -> None:
         key = encode_key(entry.key)
         segment = entry.place.segment
+        row = row_of(entry, frozenset())
+        tombstone = self._get(self._databases.deleted, key)
+        # Nearly every fragment is the first of its key: no row of another is looked for.
+        if tombstone is None and self._add(self._databases.fragments, key, row):
+            self._count(Kind.FRAGMENT, row, 1)
+            return
         shadows: frozenset[bytes] = frozenset()
         old = self._get(self._databases.fragments, key)
         if old is not None:
@@ -219,16 +225,14 @@ class Update:
                 return
             shadows = old.shadows | {old.segment}
             self._count(Kind.FRAGMENT, old, -1)
-        else:
-            tombstone = self._get(self._databases.deleted, key)
-            if tombstone is not None:
-                if tombstone.sequence > entry.sequence:
-                    row = tombstone._replace(shadows=tombstone.shadows | {segment})
-                    self._put(self._databases.deleted, key, row)
-                    return
-                shadows = tombstone.shadows
-                self._count(Kind.TOMBSTONE, tombstone, -1)
-                self._transaction.delete(key, db=self._databases.deleted)
+        elif tombstone is not None:
+            if tombstone.sequence > entry.sequence:
+                row = tombstone._replace(shadows=tombstone.shadows | {segment})
+                self._put(self._databases.deleted, key, row)
+                return
+            shadows = tombstone.shadows
+            self._count(Kind.TOMBSTONE, tombstone, -1)
+            self._transaction.delete(key, db=self._databases.deleted)
         row = row_of(entry, shadows)
         self._count(Kind.FRAGMENT, row, 1)
         self._put(self._databases.fragments, key, row)
@@ -275,3 +279,7 @@ class Update:
 
     def _put(self, database: Any, key: bytes, row: Row) -> None:
         self._transaction.put(key, encode_row(row), db=database)
+
+    def _add(self, database: Any, key: bytes, row: Row) -> bool:
+        """Whether there was none; one that is there stays."""
+        return bool(self._transaction.put(key, encode_row(row), db=database, overwrite=False))
