@@ -112,9 +112,16 @@ class ContentWriter:
         await self._tree.write_together(blocks, done)
 
     async def finish(self) -> Prepared:
-        """Wait for every block; the rows that make the content exist, for the commit that publishes it."""
+        """Wait for every block; the rows that make the content exist, for the commit that publishes it.
+
+        Raises what failed, and Unavailable when a layout that a block was placed by was retired meanwhile.
+        """
         root = await self._tree.finish()
-        return self._contents.describe(self._session, self.content, root, self._blocks)
+        try:
+            return self._contents.describe(self._session, self.content, root, self._blocks)
+        except HoldfastError:
+            await self._contents.condemn_leavings(self._session, [root.walk_root()])
+            raise
 
     async def abort(self) -> None:
         """Give up. No task stays behind; what was written is condemned, so that its space comes back soon."""

@@ -4,6 +4,7 @@
 on to the module that does the work. It holds no state of its own.
 """
 
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from holdfast.core.clock import Clock, Randomness
-from holdfast.core.errors import HoldfastError, InvalidRequest, NotFound, PreconditionFailed
+from holdfast.core.errors import Ambiguous, HoldfastError, InvalidRequest, PreconditionFailed
 from holdfast.core.ids import Buffer, ContentId
 from holdfast.core.limits import LIST_PAGE_MAX_COUNT, MIB, PARTS_MAX_COUNT
 from holdfast.core.ranges import ByteRange
@@ -442,11 +443,12 @@ class Store:
 
     @asynccontextmanager
     async def _discarding(self, received: Received) -> AsyncIterator[None]:
-        """Around a publish: when it is refused, the blocks are given up. When its outcome is unknown they are not."""
+        """Around a publish: when it failed, the blocks are given up, unless they were published after all. Nobody else
+        would for as long as this process, and so its session, lives. What is unknown is left as it is."""
         try:
             yield
-        except (PreconditionFailed, NotFound, Contended) as error:
-            if received.content is not None:
+        except (HoldfastError, CancelledError) as error:
+            if received.content is not None and not isinstance(error, Ambiguous):
                 await self._contents.discard(received.content, received.prepared)
             if isinstance(error, PreconditionFailed):
                 raise self._contents.why_unpublished(error) from None
