@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from holdfast.cluster.latency import Latency
+from holdfast.cluster.patience import PatientThreads
 from holdfast.cluster.places import Places
 from holdfast.cluster.read import SLOW_READER_SECONDS, Damage, Read
 from holdfast.cluster.slow import SlowDrives
@@ -41,8 +42,10 @@ class Cluster:
         clock: Clock,
         on_damage: OnDamage | None = None,
         executor: Executor | None = None,
+        patient: Executor | None = None,
     ) -> None:
-        """`executor` checks and joins large blocks; None is the event loop's own."""
+        """`executor` checks and joins large blocks; None is the event loop's own. `patient` has threads that may wait
+        for disks; None makes some."""
         self._places = Places(drives, executor)
         self._drives = drives
         self._clock = clock
@@ -51,6 +54,7 @@ class Cluster:
         self._slow_writers = SlowDrives(clock, SLOW_WRITER_SECONDS)
         self._slow_readers = SlowDrives(clock, SLOW_READER_SECONDS)
         self._latency = Latency()
+        self._patient = PatientThreads(patient)
         if layouts:
             self.use(layouts)
 
@@ -79,7 +83,16 @@ class Cluster:
         fragments and bad ones beside them, NotEnoughFragments otherwise; and what `then` raises.
         """
         homes = await self._places.homes(ref)
-        read = Read(ref, homes, self._drives, self._slow_readers, self._latency, self._clock, self._executor)
+        read = Read(
+            ref,
+            homes,
+            self._drives,
+            self._slow_readers,
+            self._latency,
+            self._clock,
+            self._executor,
+            self._patient,
+        )
         try:
             result = await read.run(then)
         except (Corrupt, NotEnoughFragments):

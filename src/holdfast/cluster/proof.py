@@ -10,7 +10,7 @@ from msgspec import Struct
 from holdfast.core.errors import Corrupt
 from holdfast.core.ids import Buffer
 from holdfast.drives.interface import FragmentPart
-from holdfast.erasure import BlockRef, Commitment, decode, open_commitment
+from holdfast.erasure import BlockRef, Commitment, Room, decode, open_commitment
 
 
 class Proven(Struct, frozen=True):
@@ -35,10 +35,11 @@ def _check_whole(commitment: Commitment, index: int, part: FragmentPart) -> None
     commitment.check(index, part.leaves, part.start, part.data, part.length)
 
 
-def prove(ref: BlockRef, parts: Mapping[int, FragmentPart]) -> Proven:
+def prove(ref: BlockRef, parts: Mapping[int, FragmentPart], room: Room | None = None) -> Proven:
     """Check every part; if k are good, the sealed block, those pieces checked too that had to be computed.
 
-    Raises Corrupt when good fragments contradict each other: then the block was committed to wrongly.
+    It is joined in `room`, if one is given, where parts may lie already. Raises Corrupt when good fragments contradict
+    each other: then the block was committed to wrongly.
     """
     commitment: Commitment | None = None
     encoded = b""
@@ -53,4 +54,4 @@ def prove(ref: BlockRef, parts: Mapping[int, FragmentPart]) -> Proven:
     good = {index: part.data for index, part in parts.items() if index not in bad}
     if len(good) < ref.code.k:
         return Proven(None, bad)
-    return Proven(decode(ref, good, commitment), bad)
+    return Proven(decode(ref, good, commitment, room), bad)

@@ -6,9 +6,13 @@ Order of asking:
 3. when all those are exhausted, every attached drive is asked which fragments it holds (handoffs are found so).
 
 Before all that, in one visit to a thread, the homes of the first k are asked for what they have in memory: if that is
-all of it, the block is checked, joined and handed over there and then. Otherwise k fragments are asked for. One that
-fails is made up for at once; when some are late, one more is asked for, and again after each such delay. As soon as k
-are here they are checked and joined in one go, off the event loop.
+all of it, the block is checked, joined and handed over there and then. If not, and the block is large, one more visit,
+to a thread that may wait for disks, has all of them fetch the rest at once, and does the same. Data fragments are read
+to where they belong in the block. When a disk is late, or anything is wrong, the visit is left behind.
+
+Then fragments are asked for until k are here. One that fails is made up for at once; when some are late, one more is
+asked for, and again after each such delay. As soon as k are here they are checked and joined in one go, off the event
+loop.
 
 Rules: a byte reaches the caller only if its fragment, and every piece computed from others, is what the block's id
 commits to. Nothing is left running when `run` is over.
@@ -17,7 +21,7 @@ commits to. Nothing is left running when `run` is over.
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +30,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from holdfast.cluster.latency import Latency
+from holdfast.cluster.patience import PatientThreads
 from holdfast.cluster.proof import prove
 from holdfast.cluster.slow import SlowDrives
 from holdfast.core.clock import Clock
@@ -33,7 +38,7 @@ from holdfast.core.errors import Corrupt, HoldfastError, NotEnoughFragments, Not
 from holdfast.core.ids import Buffer, DriveId
 from holdfast.core.limits import KIB
 from holdfast.drives.interface import Drive, FragmentKey, FragmentPart
-from holdfast.erasure import BlockRef
+from holdfast.erasure import BlockRef, Room
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -84,6 +89,7 @@ class Read:
         latency: Latency,
         clock: Clock,
         executor: Executor | None,
+        patient: PatientThreads,
     ) -> None:
         """`homes` are, for each fragment, the drives to try, in order."""
         self._ref = ref
@@ -92,8 +98,10 @@ class Read:
         self._latency = latency
         self._clock = clock
         self._executor = executor
+        self._patient = patient
         self._later = [deque(places) for places in homes]
         self._parts: Parts = {}
+        self._room: Room | None = None
         self._bad: dict[tuple[int, DriveId], str] = {}
         self._absent: dict[int, set[DriveId]] = {}
         self._silent: set[DriveId] = set()
@@ -112,6 +120,8 @@ class Read:
         """`then` of the sealed block. Raises NotFound, NotEnoughFragments, Corrupt, and what `then` raises."""
         try:
             self._parts, verdict = await self._visit(partial(self._glance, then))
+            if verdict is None and self._ref.length > INLINE_MAX_BYTES:
+                verdict = await self._stay(then)
             while True:
                 if verdict is not None:
                     for index, reason in verdict.bad.items():
@@ -123,7 +133,7 @@ class Read:
                         return verdict.result[0]
                 await self._collect()
                 # Late fragments may arrive while the thread looks at these.
-                verdict = await self._visit(partial(self._judge, dict(self._parts), then))
+                verdict = await self._visit(partial(self._judge, dict(self._parts), self._room, then))
         finally:
             await self._stop()
 
@@ -259,19 +269,78 @@ class Read:
         Nothing else is under way yet, so a thread may look at what belongs to the loop.
         """
         parts: Parts = {}
+        self._room = room = Room.of(self._ref)
         for index, drive in itertools.islice(self._queue, self._ref.code.k):
             attached = self._drives.get(drive)
             if attached is None or self._slow.is_slow(drive):
                 return parts, None
             try:
-                parts[index] = drive, attached.get_at_once(FragmentKey(self._ref.id, index))
+                parts[index] = drive, attached.get_at_once(FragmentKey(self._ref.id, index), _place(room, index))
             except (BlockingIOError, HoldfastError):
                 # To ask again, which comes next, finds out what is wrong.
                 return parts, None
-        return parts, self._judge(parts, then)
+        return parts, self._judge(parts, room, then)
 
-    def _judge(self, parts: Parts, then: Callable[[Buffer], T]) -> "_Verdict[T]":
-        proven = prove(self._ref, {index: part for index, (_, part) in parts.items()})
+    async def _stay(self, then: Callable[[Buffer], T]) -> "_Verdict[T] | None":
+        """What comes of the first k fragments once those that are not here were waited for, in one thread.
+
+        None when one of them is late, or anything is wrong: what has come by then is in `_parts`.
+        """
+        wanted: list[tuple[int, Drive]] = []
+        for index, drive in itertools.islice(self._queue, self._ref.code.k):
+            attached = self._drives.get(drive)
+            if attached is None or self._slow.is_slow(drive):
+                return None
+            if index not in self._parts:
+                wanted.append((index, attached))
+        parts, asked = dict(self._parts), deque([wanted[0]], maxlen=1)
+        began = self._clock.monotonic()
+        stay = self._patient.try_run(partial(self._wait_for, wanted, asked, parts, then))
+        if stay is None:
+            return None
+        timer = asyncio.ensure_future(self._clock.sleep(self._latency.hedge_after))
+        try:
+            await asyncio.wait((stay, timer), return_when=asyncio.FIRST_COMPLETED)
+            self._parts = dict(parts)
+            if stay.done() or len(self._parts) == self._ref.code.k:
+                self._latency.observe(self._clock.monotonic() - began)
+                return await stay
+        finally:
+            stay.cancel()
+            timer.cancel()
+            await asyncio.gather(timer, return_exceptions=True)
+        # Its thread may still read into our room, so the block is joined in another.
+        self._room = None
+        index, late = asked[0]
+        self._slow.note([late.id])
+        self._queue.remove((index, late.id))
+        self._queue.append((index, late.id))
+        return None
+
+    def _wait_for(
+        self,
+        wanted: Sequence[tuple[int, Drive]],
+        asked: deque[tuple[int, Drive]],
+        parts: Parts,
+        then: Callable[[Buffer], T],
+    ) -> "_Verdict[T] | None":
+        """Add what is wanted to `parts`, and see what comes of it. `asked` says who is waited for."""
+        room = self._room
+        for place in wanted:
+            asked.append(place)
+            place[1].expect(FragmentKey(self._ref.id, place[0]))
+        for place in wanted:
+            asked.append(place)
+            index, drive = place
+            try:
+                parts[index] = drive.id, drive.get_here(FragmentKey(self._ref.id, index), _place(room, index))
+            except (BlockingIOError, HoldfastError):
+                return None
+        return self._judge(parts, room, then)
+
+    def _judge(self, parts: Parts, room: Room | None, then: Callable[[Buffer], T]) -> "_Verdict[T]":
+        """What comes of `parts`, some of which may lie where they belong in `room`."""
+        proven = prove(self._ref, {index: part for index, (_, part) in parts.items()}, room)
         return _Verdict(proven.bad, None if proven.sealed is None else (then(proven.sealed),))
 
     def _failure(self) -> HoldfastError:
@@ -296,6 +365,11 @@ class Read:
             task.cancel()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _place(room: Room | None, index: int) -> memoryview | None:
+    """Where fragment `index` is read to; parity has no place of its own."""
+    return room.places[index] if room is not None and index < len(room.places) else None
 
 
 def _went_well(task: asyncio.Task[None]) -> bool:

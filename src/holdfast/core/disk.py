@@ -31,8 +31,15 @@ class File(Protocol):
         """Fill `buffer` from `offset`; the number of bytes read is less only at the end of the file."""
         ...
 
-    def read_cached_into(self, buffer: memoryview, offset: int) -> int:
-        """As `read_into`, but only what needs no wait for the disk; BlockingIOError when it does need one."""
+    def read_cached_into(self, buffers: Sequence[memoryview], offset: int) -> int:
+        """As `read_into`, into one buffer after the other, but only what needs no wait for the disk.
+
+        Raises BlockingIOError when it does need one.
+        """
+        ...
+
+    def expect(self, offset: int, length: int) -> None:
+        """These bytes will be read soon: have the disk fetch them. A wish; may wait for a disk that is busy."""
         ...
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
@@ -133,8 +140,11 @@ class FileOver:
     def read_into(self, buffer: memoryview, offset: int) -> int:
         return self.file.read_into(buffer, offset)
 
-    def read_cached_into(self, buffer: memoryview, offset: int) -> int:
-        return self.file.read_cached_into(buffer, offset)
+    def read_cached_into(self, buffers: Sequence[memoryview], offset: int) -> int:
+        return self.file.read_cached_into(buffers, offset)
+
+    def expect(self, offset: int, length: int) -> None:
+        self.file.expect(offset, length)
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
         self.file.write(buffers, offset)

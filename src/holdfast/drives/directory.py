@@ -11,6 +11,7 @@ Rules.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Self, TypeVar
 from holdfast.core.attendance import Attendance, NoAttendance
 from holdfast.core.clock import Randomness
 from holdfast.core.disk import Disk
-from holdfast.core.errors import Corrupt, Full, NodeDown
+from holdfast.core.errors import Corrupt, Full, HoldfastError, NodeDown
 from holdfast.core.ids import DriveId, StoreId
 from holdfast.core.limits import MIB
 from holdfast.core.ranges import ByteRange
@@ -127,13 +128,25 @@ class DirectoryDrive:
         except FileNotFoundError:
             raise Corrupt(f"segment {again.segment.hex()} of {self._directory} is missing") from None
 
-    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+    def get_at_once(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
         self._check_open()
         try:
-            return self._reader.read_cached(self._index.lookup(key), key, None)
+            return self._reader.read_cached(self._index.lookup(key), key, None, into)
         except (StaleIndex, OSError):
             # `get` knows what to do then.
             raise BlockingIOError from None
+
+    def get_here(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
+        self._check_open()
+        try:
+            return self._reader.read(self._index.lookup(key), key, None, into)
+        except (StaleIndex, OSError):
+            raise BlockingIOError from None
+
+    def expect(self, key: FragmentKey) -> None:
+        with suppress(HoldfastError, StaleIndex, OSError):
+            self._check_open()
+            self._reader.expect(self._index.lookup(key))
 
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
         self._check_open()

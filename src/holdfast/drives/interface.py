@@ -112,11 +112,23 @@ class Drive(Protocol):
         """
         ...
 
-    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+    def get_at_once(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
         """As `get` of a whole fragment, if nothing need be waited for: it is in memory. May be called from any thread.
 
-        Raises BlockingIOError when it would have to wait; else as `get`.
+        The payload may be read `into` a view of just its length: then that view is the part's `data`. Raises
+        BlockingIOError when it would have to wait; else as `get`.
         """
+        ...
+
+    def get_here(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
+        """As `get_at_once`, but it waits for the disk, for as long as that takes: for threads that may.
+
+        Raises BlockingIOError for a drive that cannot be had so; else as `get`.
+        """
+        ...
+
+    def expect(self, key: FragmentKey) -> None:
+        """It will be read soon: the disk may begin. Waits as `get_here` may, and raises nothing."""
         ...
 
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:

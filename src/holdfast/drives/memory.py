@@ -45,8 +45,14 @@ class MemoryDrive:
     async def get(self, key: FragmentKey, range: ByteRange | None = None) -> FragmentPart:
         return self._part(key, range)
 
-    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+    def get_at_once(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
         return self._part(key, None)
+
+    def get_here(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
+        return self._part(key, None)
+
+    def expect(self, key: FragmentKey) -> None:
+        pass
 
     def _part(self, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
         self._check_open()

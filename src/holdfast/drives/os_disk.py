@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from holdfast.core.disk import File, Space
@@ -42,19 +43,23 @@ class OsFile:
             done += count
         return done
 
-    def read_cached_into(self, buffer: memoryview, offset: int) -> int:
+    def read_cached_into(self, buffers: Sequence[memoryview], offset: int) -> int:
         if self._nowait:
             try:
-                done = os.preadv(self._descriptor, (buffer,), offset, os.RWF_NOWAIT)
+                done = os.preadv(self._descriptor, buffers, offset, os.RWF_NOWAIT)
             except OSError as error:
                 if error.errno not in _NO_NOWAIT:
                     raise
                 self._nowait = False
             else:
                 # Less than asked: the end of the file or of what is cached, and only a thread may find out which.
-                if done == len(buffer):
+                if done == sum(map(len, buffers)):
                     return done
         raise BlockingIOError(errno.EAGAIN, "not in the page cache")
+
+    def expect(self, offset: int, length: int) -> None:
+        with suppress(OSError):
+            os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
         for first in range(0, len(buffers), VECTORS_MAX_COUNT):

@@ -6,6 +6,7 @@ must hold, else it is Corrupt. One buffer takes head and payload, and the caller
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast.core.disk import Disk, File
@@ -37,21 +38,30 @@ class Reader:
         self._handles: OrderedDict[bytes, File] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read_cached(self, row: Row, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
+    def read_cached(
+        self, row: Row, key: FragmentKey, range: ByteRange | None, into: memoryview | None = None
+    ) -> FragmentPart:
         """Without waiting for the disk. Raises BlockingIOError when it would have to; else as `read`."""
         file = self._handles.get(row.segment)
         if file is None:
             raise BlockingIOError
-        return self._read_linked(file, row, key, range, cached=True)
+        return self._read_linked(file, row, key, range, into, cached=True)
 
-    def read(self, row: Row, key: FragmentKey, range: ByteRange | None) -> FragmentPart:
-        """Raises FileNotFoundError (the segment is gone: look up again), Corrupt, InvalidRequest, OSError."""
-        return self._read_linked(self._handle(row.segment), row, key, range, cached=False)
+    def read(self, row: Row, key: FragmentKey, range: ByteRange | None, into: memoryview | None = None) -> FragmentPart:
+        """A whole payload goes `into` a view of its length, if one is given; else, and of a range, to a buffer of ours.
+
+        Raises FileNotFoundError (the segment is gone: look up again), Corrupt, InvalidRequest, OSError.
+        """
+        return self._read_linked(self._handle(row.segment), row, key, range, into, cached=False)
+
+    def expect(self, row: Row) -> None:
+        """Have the disk fetch a record that is about to be read. Raises OSError."""
+        self._handle(row.segment).expect(row.offset, row.head_bytes + row.payload_bytes)
 
     def read_record(self, row: Row, key: FragmentKey) -> tuple[Head, memoryview]:
         """A whole record, head and payload, checked: for moving it."""
-        buffer = self._pool.lend(row.head_bytes + row.payload_bytes)
-        return self._whole(self._handle(row.segment), row, key, buffer, cached=False)
+        payload = self._pool.lend(row.payload_bytes)
+        return self._whole(self._handle(row.segment), row, key, payload, cached=False), payload
 
     def forget(self, segment: bytes) -> None:
         """Let go of a segment that was unlinked."""
@@ -77,11 +87,18 @@ class Reader:
         return file
 
     def _read_linked(
-        self, file: File, row: Row, key: FragmentKey, range: ByteRange | None, *, cached: bool
+        self,
+        file: File,
+        row: Row,
+        key: FragmentKey,
+        range: ByteRange | None,
+        into: memoryview | None,
+        *,
+        cached: bool,
     ) -> FragmentPart:
         """As `read`. What is wrong with a segment that was unlinked meanwhile is no damage: compaction cut it off."""
         try:
-            return self._read(file, row, key, range, cached=cached)
+            return self._read(file, row, key, range, into, cached=cached)
         except Corrupt:
             path = segment_path(self._segments, row.segment)
             if file.is_at(path):
@@ -89,21 +106,29 @@ class Reader:
             self.forget(row.segment)
             raise FileNotFoundError(f"{path} was compacted") from None
 
-    def _read(self, file: File, row: Row, key: FragmentKey, range: ByteRange | None, *, cached: bool) -> FragmentPart:
+    def _read(
+        self,
+        file: File,
+        row: Row,
+        key: FragmentKey,
+        range: ByteRange | None,
+        into: memoryview | None,
+        *,
+        cached: bool,
+    ) -> FragmentPart:
         length = row.payload_bytes
         start, end = whole_leaves(range, length)
         # Two reads cost more than one that is twice as long.
         if 2 * (end - start) >= length:
-            head, payload = self._whole(
-                file, row, key, self._pool.lend(row.head_bytes + length), cached=cached, first=start, last=end
-            )
-            data = payload[start:end]
+            payload = into if into is not None and len(into) == length else self._pool.lend(length)
+            head = self._whole(file, row, key, payload, cached=cached, first=start, last=end)
+            data = payload if end - start == length else payload[start:end]
         else:
-            buffer = self._pool.lend(row.head_bytes)
-            _fill(file, buffer, row.offset, cached=cached)
-            head = _head(buffer, row, key)
+            buffer = memoryview(bytearray(row.head_bytes))
             data = self._pool.lend(end - start)
-            _fill(file, data, row.offset + row.head_bytes + start, cached=cached)
+            _fill(file, (buffer,), row.offset, cached=cached)
+            head = _head(buffer, row, key)
+            _fill(file, (data,), row.offset + row.head_bytes + start, cached=cached)
             check_payload(data, head.checksums, start // LEAF_BYTES, _where(row))
         return FragmentPart(key, head.commitment, head.leaves, head.tag, length, start, data)
 
@@ -112,22 +137,28 @@ class Reader:
         file: File,
         row: Row,
         key: FragmentKey,
-        buffer: memoryview,
+        payload: memoryview,
         *,
         cached: bool,
         first: int = 0,
         last: int | None = None,
-    ) -> tuple[Head, memoryview]:
-        _fill(file, buffer, row.offset, cached=cached)
+    ) -> Head:
+        """Read `payload`, of which bytes `first` to `last` are checked, and its head."""
+        buffer = memoryview(bytearray(row.head_bytes))
+        _fill(file, (buffer, payload), row.offset, cached=cached)
         head = _head(buffer, row, key)
-        payload = buffer[row.head_bytes :]
         check_payload(payload[first:last], head.checksums, first // LEAF_BYTES, _where(row))
-        return head, payload
+        return head
 
 
-def _fill(file: File, buffer: memoryview, offset: int, *, cached: bool) -> None:
-    count = file.read_cached_into(buffer, offset) if cached else file.read_into(buffer, offset)
-    if count != len(buffer):
+def _fill(file: File, buffers: Sequence[memoryview], offset: int, *, cached: bool) -> None:
+    if cached:
+        count = file.read_cached_into(buffers, offset)
+    else:
+        count = 0
+        for buffer in buffers:
+            count += file.read_into(buffer, offset + count)
+    if count != sum(map(len, buffers)):
         raise Corrupt(f"the segment ends at {offset + count}, within a record: it was cut off")
 
 

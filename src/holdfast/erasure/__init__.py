@@ -1,6 +1,6 @@
 """Copies and k+m codes, and the commitment that names a block by its fragments. Pure: bytes in, bytes out."""
 
-from holdfast.erasure.block import CodedBlock, code_for, decode, encode, rebuild
+from holdfast.erasure.block import CodedBlock, Room, code_for, decode, encode, rebuild
 from holdfast.erasure.code import BlockRef, Code, Matrix, copies, erasure
 from holdfast.erasure.commitment import (
     Commitment,
@@ -19,6 +19,7 @@ __all__ = [
     "CodedBlock",
     "Commitment",
     "Matrix",
+    "Room",
     "block_id",
     "check_fragment",
     "code_for",

@@ -75,18 +75,35 @@ def encode(sealed: Buffer, code: Code) -> CodedBlock:
     return CodedBlock(BlockRef(block_id(commitment), code, length), commitment, payloads, leaves)
 
 
-def decode(ref: BlockRef, payloads: Mapping[int, Buffer], commitment: Commitment | None = None) -> Buffer:
+class Room(Struct, frozen=True):
+    """Pooled memory for a block's k data pieces, one after the other: what is read into its place needs no joining."""
+
+    whole: memoryview
+    places: tuple[memoryview, ...]
+
+    @classmethod
+    def of(cls, ref: BlockRef) -> "Room":
+        """For the block of `ref`."""
+        piece, k = payload_bytes(ref.code, ref.length), ref.code.k
+        whole = SHARED.take(k * piece)
+        return cls(whole, tuple(whole[i * piece : (i + 1) * piece] for i in range(k)))
+
+
+def decode(
+    ref: BlockRef, payloads: Mapping[int, Buffer], commitment: Commitment | None = None, room: Room | None = None
+) -> Buffer:
     """The sealed block, from k or more of its payloads, each already checked against the commitment.
 
-    With `commitment`, pieces that had to be computed are checked against it too: whoever committed to fragments that
-    do not belong together is caught here. Raises NotEnoughFragments, Corrupt.
+    Payloads that are places of `room` stay there, and the others are put beside them. With `commitment`, pieces that
+    had to be computed are checked against it too: whoever committed to fragments that do not belong together is caught
+    here. Raises NotEnoughFragments, Corrupt.
     """
     code = ref.code
     if len(payloads) < code.k:
         raise NotEnoughFragments(f"{len(payloads)} of the {code.k} fragments that {code} needs")
     if code.matrix is Matrix.COPIES:
         return next(iter(payloads.values()))
-    whole = _join(ref, payloads)
+    whole = _join(ref, payloads, room or Room.of(ref))
     if commitment is not None:
         piece = payload_bytes(code, ref.length)
         for index in range(code.k):
@@ -128,24 +145,22 @@ def _spread(view: memoryview, code: Code) -> tuple[Buffer, ...]:
     return tuple(pieces)
 
 
-def _join(ref: BlockRef, payloads: Mapping[int, Buffer]) -> memoryview:
+def _join(ref: BlockRef, payloads: Mapping[int, Buffer], room: Room) -> memoryview:
     """The k data pieces one after the other, padding included, missing ones computed in their place."""
     code, piece = ref.code, payload_bytes(ref.code, ref.length)
     if not all(0 <= index < code.width for index in payloads):
         raise InvalidRequest(f"fragments {sorted(payloads)} of {code}")
-    whole = SHARED.take(code.k * piece)
-    slots = [whole[i * piece : (i + 1) * piece] for i in range(code.k)]
     have = tuple(sorted(payloads)[: code.k])
     for index in have:
         if len(payloads[index]) != piece:
             raise Corrupt(f"fragment {index} has {len(payloads[index])} bytes, not {piece}")
-        if index < code.k:
-            slots[index][:] = payloads[index]
+        if index < code.k and payloads[index] is not room.places[index]:
+            room.places[index][:] = payloads[index]
     missing = tuple(i for i in range(code.k) if i not in payloads)
     if missing:
         tables = isal.recovery_tables(code, have, missing)
-        isal.multiply(tables, [payloads[i] for i in have], [slots[i] for i in missing])
-    return whole
+        isal.multiply(tables, [payloads[i] for i in have], [room.places[i] for i in missing])
+    return room.whole
 
 
 def _check_computed(commitment: Commitment, index: int, piece: memoryview) -> None:

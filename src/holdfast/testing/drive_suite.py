@@ -123,23 +123,30 @@ class DriveSuite:
         await refusal(InvalidRequest, drive.get(fragment.key, ByteRange(0, 1001)))
         await refusal(InvalidRequest, drive.get(fragment.key, ByteRange(2000, 3000)))
 
-    async def test_what_is_had_at_once_is_what_get_gives(self, drive: Drive) -> None:
-        await drive.put([make_fragment(0, size=MIB + 3)])
+    async def test_what_a_thread_is_given_is_what_get_gives(self, drive: Drive) -> None:
+        size = MIB + 3
+        await drive.put([make_fragment(0, size=size)])
         part = await drive.get(key_of(0))
-        try:
-            at_once = await asyncio.to_thread(drive.get_at_once, key_of(0))
-        except BlockingIOError:
-            # A drive may forget what it read, or never have it in memory.
-            return
-        assert msgspec.structs.replace(at_once, data=b"") == msgspec.structs.replace(part, data=b"")
-        assert bytes(at_once.data) == bytes(part.data)
+        await asyncio.to_thread(drive.expect, key_of(0))
+        for get in (drive.get_at_once, drive.get_here):
+            # The wrong length is of no use, and no error.
+            for into in (None, memoryview(bytearray(size)), memoryview(bytearray(size - 1))):
+                try:
+                    given = await asyncio.to_thread(get, key_of(0), into)
+                except BlockingIOError:
+                    # A drive may forget what it read, never have it in memory, or be far away.
+                    continue
+                assert msgspec.structs.replace(given, data=b"") == msgspec.structs.replace(part, data=b"")
+                assert bytes(given.data) == bytes(part.data)
 
-    async def test_what_is_not_there_is_not_had_at_once(self, drive: Drive) -> None:
-        try:
-            drive.get_at_once(key_of(0))
-        except (NotFound, BlockingIOError):
-            return
-        raise AssertionError("it was had")
+    async def test_what_is_not_there_is_not_given_to_threads(self, drive: Drive) -> None:
+        await asyncio.to_thread(drive.expect, key_of(0))
+        for get in (drive.get_at_once, drive.get_here):
+            try:
+                await asyncio.to_thread(get, key_of(0))
+            except (NotFound, BlockingIOError):
+                continue
+            raise AssertionError("it was had")
 
     async def test_what_is_missing_is_not_found(self, drive: Drive) -> None:
         await refusal(NotFound, drive.get(key_of(1)))

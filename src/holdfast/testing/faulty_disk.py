@@ -141,9 +141,9 @@ class FaultyFile(FileOver):
         self._disk.check("read_into", self._path)
         return self.file.read_into(buffer, offset)
 
-    def read_cached_into(self, buffer: memoryview, offset: int) -> int:
+    def read_cached_into(self, buffers: Sequence[memoryview], offset: int) -> int:
         self._disk.check("read_cached_into", self._path)
-        return self.file.read_cached_into(buffer, offset)
+        return self.file.read_cached_into(buffers, offset)
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
         fault = self._disk.meet("write", self._path)

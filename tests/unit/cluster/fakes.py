@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from threading import Event
 from typing import Protocol, TypeVar
 
 from blake3 import blake3
@@ -70,6 +71,10 @@ class FakeDrive:
         """Fragments whose bytes are wrong; True when the drive notices by its own checksum."""
         self.is_cached = False
         """Fragments are in memory: had without waiting."""
+        self.gate: Event | None = None
+        """A thread that may wait gets fragments once it is set; None for a drive that threads cannot read from."""
+        self.reached = Event()
+        """A thread came to the gate."""
         self.calls: list[str] = []
         self.running = 0
 
@@ -104,13 +109,32 @@ class FakeDrive:
         await self._enter("get")
         return self._spoiled(await self.memory.get(key, range))
 
-    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+    def get_at_once(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
         if not self.is_cached or self.seconds:
             raise BlockingIOError
-        self.calls.append("get_at_once")
+        return self._had("get_at_once", key, into)
+
+    def get_here(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
+        if self.gate is None:
+            raise BlockingIOError
+        self.reached.set()
+        self.gate.wait()
+        return self._had("get_here", key, into)
+
+    def expect(self, key: FragmentKey) -> None:
+        self.calls.append("expect")
+
+    def _had(self, name: str, key: FragmentKey, into: memoryview | None) -> FragmentPart:
+        """Read into its place, as a drive with a disk does."""
+        self.calls.append(name)
         if self.error is not None:
-            raise self.error("get_at_once failed")
-        return self._spoiled(self.memory.get_at_once(key))
+            raise self.error(f"{name} failed")
+        part = self._spoiled(self.memory.get_at_once(key))
+        if into is None:
+            return part
+        assert len(into) == part.length
+        into[:] = part.data
+        return replace(part, data=into)
 
     def _spoiled(self, part: FragmentPart) -> FragmentPart:
         if part.key not in self.rot:
@@ -173,7 +197,7 @@ class LiveLayouts:
 class Group:
     """Drives 0 to count-1, a layout of them, a cluster and a healer over both; damage is noted."""
 
-    def __init__(self, count: int, clock: Clock | None = None, spare: int = 0) -> None:
+    def __init__(self, count: int, clock: Clock | None = None, spare: int = 0, patient: Executor | None = None) -> None:
         self.clock = clock or FakeClock()
         self.drives = {drive_id(i): FakeDrive(drive_id(i), self.clock) for i in range(count + spare)}
         self.layout = layout_of(count)
@@ -184,6 +208,7 @@ class Group:
             clock=self.clock,
             on_damage=lambda *found: self.damage.append(found),
             executor=InlineExecutor(),
+            patient=patient or InlineExecutor(),
         )
         self.healer = Healer(self.drives, LiveLayouts(self.cluster._places), executor=InlineExecutor())
 

@@ -12,6 +12,7 @@ from holdfast.core.ids import Buffer
 from holdfast.core.limits import LEAF_BYTES, SEALED_BLOCK_MAX_BYTES
 from holdfast.erasure import (
     Code,
+    Room,
     code_for,
     copies,
     decode,
@@ -103,6 +104,25 @@ def test_round_trip_from_any_k(shape: Code, length: int, random: object) -> None
     assert bytes(decode(coded.ref, payloads)) == block
     with pytest.raises(NotEnoughFragments):
         decode(coded.ref, dict(list(payloads.items())[1:]))
+
+
+@given(codes(), st.integers(1, 3 * LEAF_BYTES + 7), st.data())
+@settings(max_examples=60, deadline=None)
+def test_pieces_may_lie_in_their_places_already(shape: Code, length: int, data: st.DataObject) -> None:
+    block = sealed(length, seed=length)
+    coded = encode(block, shape)
+    kept = data.draw(st.sets(st.integers(0, shape.width - 1), min_size=shape.k, max_size=shape.k))
+    placed = data.draw(st.sets(st.sampled_from(sorted(kept))))
+    room = Room.of(coded.ref)
+    assert [len(place) for place in room.places] == [payload_bytes(shape, length)] * shape.k
+    payloads: dict[int, Buffer] = {index: coded.payloads[index] for index in kept}
+    for index in placed & set(range(shape.k)):
+        room.places[index][:] = payloads[index]
+        payloads[index] = room.places[index]
+    joined = memoryview(decode(coded.ref, payloads, open_commitment(coded.ref, coded.commitment), room))
+    assert bytes(joined) == block
+    if shape.k > 1:
+        assert joined.obj is room.whole.obj
 
 
 @given(codes(), st.data())

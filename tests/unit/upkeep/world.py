@@ -95,8 +95,14 @@ class FrailDrive:
             raise Corrupt("rotten")
         return part
 
-    def get_at_once(self, key: FragmentKey) -> FragmentPart:
+    def get_at_once(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
         raise BlockingIOError
+
+    def get_here(self, key: FragmentKey, into: memoryview | None = None) -> FragmentPart:
+        raise BlockingIOError
+
+    def expect(self, key: FragmentKey) -> None:
+        pass
 
     async def has(self, keys: Sequence[FragmentKey]) -> list[bool]:
         self._check()

@@ -290,11 +290,15 @@ class BoundedFile:
         buffer[:count] = own[:count]
         return count
 
-    def read_cached_into(self, buffer: memoryview, offset: int) -> int:
-        own = memoryview(bytearray(len(buffer)))
+    def read_cached_into(self, buffers: Sequence[memoryview], offset: int) -> int:
+        own = [memoryview(bytearray(len(buffer))) for buffer in buffers]
         count = self._disk.call(self._drive, partial(self._file.read_cached_into, own, offset))
-        buffer[:count] = own[:count]
+        for buffer, read in zip(buffers, own, strict=True):
+            buffer[:] = read
         return count
+
+    def expect(self, offset: int, length: int) -> None:
+        self._disk.call(self._drive, partial(self._file.expect, offset, length))
 
     def write(self, buffers: Sequence[Buffer], offset: int) -> None:
         """`buffers` must not change afterwards: a call that was given up still reads them."""
