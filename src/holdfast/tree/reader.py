@@ -12,14 +12,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from msgspec import Struct
 
 from holdfast.core.errors import Corrupt, InvalidRequest
 from holdfast.core.ids import Buffer
-from holdfast.core.limits import BLOCK_MAX_BYTES, KIB
+from holdfast.core.limits import BLOCK_MAX_BYTES, MIB
 from holdfast.core.ranges import ByteRange
-from holdfast.crypto.blocks import BlockSealer
 from holdfast.crypto.derive import KEY_BYTES
 from holdfast.erasure import BlockRef
 from holdfast.erasure.arena import SHARED
@@ -31,8 +31,9 @@ from holdfast.tree.threads import SealingThreads
 # Enough to keep the drives busy while one block is on its way to the client.
 AHEAD_DEFAULT = 4
 
-# As in `writer`.
-_POOLED_FROM_BYTES = 128 * KIB
+# Up to here a block is opened into bytes, which a server sends as they are; a longer one is more than a message, is cut
+# for that, and thus goes through memory that is used again.
+_BYTES_MAX_BYTES = MIB
 
 
 class Extent(Struct, frozen=True):
@@ -92,7 +93,7 @@ async def read_extents(
     loading: deque[asyncio.Task[Buffer]] = deque()
     budget = threads.blocks
     taken: deque[int] = deque()
-    leaves = _leaves(store, threads.sealer(), wanted)
+    leaves = _leaves(store, threads, wanted)
     try:
         leaf = await anext(leaves, None)
         while leaf is not None or loading:
@@ -136,7 +137,9 @@ def _select(extents: Sequence[Extent], range: ByteRange | None) -> list[_Subtree
     return wanted
 
 
-async def _leaves(store: BlockStore, sealer: BlockSealer, wanted: Sequence[_Subtree]) -> AsyncGenerator[_Subtree, None]:
+async def _leaves(
+    store: BlockStore, threads: SealingThreads, wanted: Sequence[_Subtree]
+) -> AsyncGenerator[_Subtree, None]:
     """The data blocks of subtrees, in order. Nodes are opened as they are reached: one for each 1,024 blocks."""
     stack = list(reversed(wanted))
     while stack:
@@ -144,9 +147,7 @@ async def _leaves(store: BlockStore, sealer: BlockSealer, wanted: Sequence[_Subt
         if subtree.level == 0:
             yield subtree
             continue
-        sealed = await store.get(subtree.ref, _as_it_is)
-        _check_length(subtree.ref, sealed)
-        node = open_node(sealer, walk_key(subtree.key), sealed, level=subtree.level, size=subtree.length)
+        node = await store.get(subtree.ref, partial(_open_node, threads, subtree))
         stack.extend(reversed(_children(node, subtree)))
 
 
@@ -165,21 +166,25 @@ def _children(node: Node, subtree: _Subtree) -> list[_Subtree]:
 async def _load(store: BlockStore, threads: SealingThreads, leaf: _Subtree) -> Buffer:
     if leaf.length > BLOCK_MAX_BYTES:
         raise Corrupt(f"a data block of {leaf.length} bytes")
-    return await store.get(leaf.ref, lambda sealed: _open(threads, leaf, sealed))
+    return await store.get(leaf.ref, partial(_open, threads, leaf))
 
 
 def _open(threads: SealingThreads, leaf: _Subtree, sealed: Buffer) -> Buffer:
     _check_length(leaf.ref, sealed)
-    pooled = leaf.length >= _POOLED_FROM_BYTES
-    out = SHARED.take(leaf.length) if pooled else memoryview(bytearray(leaf.length))
+    if leaf.length <= _BYTES_MAX_BYTES:
+        plain = threads.sealer().open(leaf.key, sealed, leaf.length)
+        return plain if leaf.end - leaf.start == leaf.length else memoryview(plain)[leaf.start : leaf.end]
+    out = SHARED.take(leaf.length)
     threads.sealer().open_into(leaf.key, sealed, leaf.length, out)
     return out[leaf.start : leaf.end]
+
+
+def _open_node(threads: SealingThreads, subtree: _Subtree, sealed: Buffer) -> Node:
+    _check_length(subtree.ref, sealed)
+    key = walk_key(subtree.key)
+    return open_node(threads.sealer(), key, sealed, level=subtree.level, size=subtree.length)
 
 
 def _check_length(ref: BlockRef, sealed: Buffer) -> None:
     if len(sealed) != ref.length:
         raise Corrupt(f"a block of {len(sealed)} bytes where {ref.length} were stored")
-
-
-def _as_it_is(sealed: Buffer) -> Buffer:
-    return sealed

@@ -106,5 +106,4 @@ async def _open(store: BlockStore, sealer: BlockSealer, block: WalkedBlock, key:
 
 async def _node(store: BlockStore, sealer: BlockSealer, block: WalkedBlock, key: bytes) -> Node:
     level, _ = split_position(block.position)
-    sealed = await store.get(block.ref, lambda sealed: sealed)
-    return open_node(sealer, key, sealed, level=level, size=block.length)
+    return await store.get(block.ref, lambda sealed: open_node(sealer, key, sealed, level=level, size=block.length))

@@ -70,6 +70,21 @@ def test_into_a_larger_buffer_touches_only_its_share(sealer: BlockSealer) -> Non
     assert back[len(plain) :] == b"\xee" * 100_000
 
 
+@pytest.mark.parametrize("length", [512, 700, MIB, MIB + 512])
+@pytest.mark.parametrize("compress", [True, False])
+def test_bytes_and_a_buffer_are_opened_alike(sealer: BlockSealer, length: int, compress: bool) -> None:
+    for plain in (noise(length), TEXT[:length]):
+        sealed = bytearray(sealer.seal(KEY, plain, compress=compress))
+        back = bytearray(length)
+        sealer.open_into(KEY, sealed, length, back)
+        assert back == sealer.open(KEY, sealed, length) == plain
+        sealed[-1] ^= 1
+        with pytest.raises(Corrupt):
+            sealer.open_into(KEY, sealed, length, back)
+        with pytest.raises(Corrupt):
+            sealer.open(KEY, sealed, length)
+
+
 @pytest.mark.parametrize("length", [4 * KIB, 64 * KIB, MIB, 4 * MIB])
 def test_a_full_block_of_noise_costs_the_overhead_only(sealer: BlockSealer, length: int) -> None:
     assert len(sealer.seal(KEY, noise(length))) == length + blocks.OVERHEAD_BYTES

@@ -127,12 +127,19 @@ async def test_ranges_beyond_the_end_are_refused(threads: SealingThreads) -> Non
         Extent(root, 3, 3)
 
 
-async def test_pieces_stay_valid_while_they_are_held(threads: SealingThreads) -> None:
+@pytest.mark.parametrize("block", [200_000, MIB + 1])
+async def test_pieces_stay_valid_while_they_are_held(threads: SealingThreads, block: int) -> None:
     store = DictStore()
-    data = noise(3, 8 * 200_000)
-    root = await build(store, threads, data, block=200_000, fanout=4)
+    data = noise(3, 6 * block)
+    root = await build(store, threads, data, block=block, fanout=4)
     held = [piece async for piece in read(store, threads, root)]
     assert b"".join(held) == data
+
+
+async def test_what_a_server_can_send_in_one_message_needs_no_copy_for_it(threads: SealingThreads) -> None:
+    store = DictStore()
+    root = await build(store, threads, noise(3, 3 * MIB), block=MIB, fanout=4)
+    assert {type(piece) async for piece in read(store, threads, root)} == {bytes}
 
 
 class SlowStore(DictStore):
