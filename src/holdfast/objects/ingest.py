@@ -34,7 +34,7 @@ GROWN_FACTOR = 2
 # A body that is known to be so long is taken in by buffers of this factor times the least: what is in one buffer is
 # hashed in one visit to a thread, sealed in one to another, and in one commit on each drive, and readers still have
 # shorter blocks. A shorter body would begin to be hashed, and end to be, the later for it.
-STRETCHED_FROM_BYTES = 16 * MIB
+STRETCHED_FROM_BYTES = 8 * MIB
 STRETCHED_FACTOR = 4
 
 # Buffers of one upload that are filling, hashed or sealed at once. MD5 takes longer than all else together, so one more
@@ -73,7 +73,7 @@ async def receive(
             return receive_inline(body, options, digester)
         body = _once(body)
     with Lease(pool) as lease:
-        cutter = _Cutter(lease, digester, open_writer, options.size or 0)
+        cutter = _Cutter(lease, digester, open_writer, options.size or options.size_hint)
         try:
             async for chunk in body:
                 await cutter.take(chunk)
