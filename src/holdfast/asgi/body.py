@@ -40,12 +40,12 @@ def announced_length(http_version: str, headers: Mapping[str, str]) -> int | Non
 class Body:
     """One request's body. Read once, by one task at a time."""
 
-    __slots__ = ("_is_silent", "_length", "_receive", "_since", "_timer", "_waiter", "ended", "received")
+    __slots__ = ("_is_silent", "_receive", "_since", "_timer", "_waiter", "ended", "length", "received")
 
     def __init__(self, receive: Receive, length: int | None) -> None:
         """`length` is what was announced, None when nothing was."""
         self._receive = receive
-        self._length = length
+        self.length = length
         self.ended = length == 0
         self.received = 0
         """Bytes that came so far."""
@@ -79,7 +79,7 @@ class Body:
             raise ClientGone("the client closed the connection in the middle of the body")
         piece: bytes = message.get("body", b"")
         self.received += len(piece)
-        length = self._length
+        length = self.length
         if length is not None and self.received > length:
             self._end()
             raise InvalidRequest("the body is longer than its Content-Length")
@@ -97,7 +97,7 @@ class Body:
         """
         if self._is_silent or (waiting and not self.received):
             return self.ended
-        if self._length is not None and self._length - self.received > DRAIN_MAX_BYTES:
+        if self.length is not None and self.length - self.received > DRAIN_MAX_BYTES:
             return self.ended
         end = self.received + DRAIN_MAX_BYTES
         try:

@@ -101,6 +101,8 @@ class PutOptions(Struct, frozen=True):
     stored then); returns the checksums to keep with the object (`ObjectInfo.checksums`)."""
     size: int | None = None
     """The body's length when it is known in advance; a body of another length is refused."""
+    size_hint: int = 0
+    """About how long the body will be, where that is not known to the byte: how it is best taken in depends on it."""
     size_max: int = OBJECT_MAX_BYTES
     """A longer body is refused as soon as that is seen."""
     tags: Mapping[str, str] = {}

@@ -246,10 +246,16 @@ async def test_blocks_grow_behind_the_first_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "buffers"), [(7 * MIB - 1, [1, 1, 2, 2, 2]), (7 * MIB, [4, 4]), (9 * MIB + 1, [4, 4, 4])]
+    ("length", "said", "buffers"),
+    [
+        (7 * MIB - 1, "exactly", [1, 1, 2, 2, 2]),
+        (7 * MIB, "exactly", [4, 4]),
+        (9 * MIB + 1, "exactly", [4, 4, 4]),
+        (7 * MIB - 1, "about", [4, 4]),
+    ],
 )
 async def test_bodies_known_to_be_long_fill_longer_buffers(
-    monkeypatch: pytest.MonkeyPatch, length: int, buffers: list[int]
+    monkeypatch: pytest.MonkeyPatch, length: int, said: str, buffers: list[int]
 ) -> None:
     """Their blocks are no longer for it."""
     taken: list[int] = []
@@ -263,7 +269,8 @@ async def test_bodies_known_to_be_long_fill_longer_buffers(
     monkeypatch.setattr("holdfast.objects.ingest.STRETCHED_FROM_BYTES", 7 * MIB)
     world = await World.open()
     data = body_of(length)
-    await world.store.put_object("bucket", "key", in_chunks(data, 300_000), PutOptions(size=length))
+    options = PutOptions(size=length) if said == "exactly" else PutOptions(size_hint=length + 100)
+    await world.store.put_object("bucket", "key", in_chunks(data, 300_000), options)
     assert taken == buffers
     pieces = [bytes(piece) async for piece in (await world.store.open_object("bucket", "key")).read()]
     assert b"".join(pieces) == data

@@ -2,15 +2,20 @@
 configuration."""
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from holdfast.asgi.messages import Receive, Send
-from holdfast.cli.sos.blob_server import SECRET_VARIABLE
-from holdfast.cli.sos.serving import granian, read_secret
+from holdfast.cli.sos.environment import (
+    CONFIG_FILES,
+    SECRET_VARIABLE,
+    SPOOL_VARIABLE,
+    TOKEN_VARIABLE,
+    servers_from_environment,
+)
+from holdfast.cli.sos.serving import granian
 from holdfast.cli.supervisor import supervise
 from holdfast.cli.system import SystemClock, keep_freed_memory
 from holdfast.core.errors import InvalidRequest
@@ -18,19 +23,8 @@ from holdfast.gateways.sos.api_server import DownloadServer, UploadServer
 from holdfast.gateways.sos.blob_client import BlobClient, open_session
 from holdfast.gateways.sos.fetch import Fetcher
 from holdfast.gateways.sos.fleet import Fleet
-from holdfast.gateways.sos.servers import Servers, table
+from holdfast.gateways.sos.servers import table
 from holdfast.gateways.sos.upload import Uploader
-
-BLOB_SERVERS_VARIABLE = "SOS_BLOB_SERVERS"
-CONFIG_VARIABLE = "SOS_CONFIG"
-"""The configuration as it was read by the first process, for its workers."""
-TOKEN_VARIABLE = "SOS_UPLOAD_TOKEN"  # noqa: S105  the name of a variable
-SPOOL_VARIABLE = "SOS_SPOOL"
-
-CONFIG_FILES = ("/etc/sos.conf", "~/.sos.conf")
-
-# Uploads pass through here. /tmp is memory on many machines.
-SPOOL_DIRECTORY = Path("/var/tmp")  # noqa: S108  files there have no name
 
 
 def run(host: str, ports: tuple[int, int], workers: int | None, verbose: bool, echo: Callable[[str], None]) -> None:
@@ -49,38 +43,6 @@ def run(host: str, ports: tuple[int, int], workers: int | None, verbose: bool, e
             "download": lambda: granian(f"{__name__}:download", host, download_port, workers, verbose).serve(),
         }
     )
-
-
-def set_environment(blob_server: str, token_file: str | None, secret_file: str | None, spool: str | None) -> None:
-    """Tell workers what the flags and the configuration files say. Raises InvalidRequest."""
-    os.environ[TOKEN_VARIABLE] = read_secret(token_file, TOKEN_VARIABLE)
-    os.environ[SECRET_VARIABLE] = read_secret(secret_file, SECRET_VARIABLE)
-    os.environ[BLOB_SERVERS_VARIABLE] = blob_server
-    os.environ[CONFIG_VARIABLE] = "" if blob_server else read_config()
-    default = str(SPOOL_DIRECTORY) if SPOOL_DIRECTORY.is_dir() else tempfile.gettempdir()
-    chosen = spool or os.environ.get(SPOOL_VARIABLE, default)
-    if not Path(chosen).is_dir():
-        raise InvalidRequest(f"-spool: {chosen} is no directory")
-    os.environ[SPOOL_VARIABLE] = chosen
-
-
-def read_config() -> str:
-    """Both configuration files; one that is not there is empty. Raises InvalidRequest."""
-    texts: list[str] = []
-    for name in CONFIG_FILES:
-        try:
-            # A group begins and ends with its file.
-            texts.append(f"[default]\n{Path(name).expanduser().read_text()}")
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"{name} cannot be read: {error}") from None
-    return "\n".join(texts)
-
-
-def servers_from_environment() -> Servers:
-    listed = os.environ.get(BLOB_SERVERS_VARIABLE, "")
-    return Servers.listed(listed) if listed else Servers.parse(os.environ.get(CONFIG_VARIABLE, ""))
 
 
 @asynccontextmanager

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
-
 from holdfast.asgi.messages import Receive, Send
 from holdfast.cli.opening import find_or_make, open_store
 from holdfast.cli.settings import DRIVES_VARIABLE, Settings, from_environment
-from holdfast.cli.sos.serving import granian, read_secret
+from holdfast.cli.sos.environment import SECRET_VARIABLE, read_secret
+from holdfast.cli.sos.serving import granian
 from holdfast.cli.supervisor import supervise
 from holdfast.cli.system import SystemClock, SystemRandomness, keep_freed_memory
 from holdfast.cli.upkeep import run as run_upkeep
@@ -30,13 +29,9 @@ from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.os_disk import OsDisk
 from holdfast.gateways.sos.blob_server import BlobServer
 from holdfast.gateways.sos.blobs import BlobStore
-from holdfast.gateways.sos.memcached_blobs import LineClient, MemcachedBlobs
 from holdfast.gateways.sos.object_blobs import ObjectBlobs
-from holdfast.gateways.sos.postgresql_blobs import PostgresqlBlobs
-from holdfast.gateways.sos.redis_blobs import RedisBlobs, warnings_of
 
 STORE_VARIABLE = "SOS_STORE"
-SECRET_VARIABLE = "SOS_SECRET"  # noqa: S105  the name of a variable
 
 # Of each worker to its database: as many uploads can be under way at once.
 CONNECTIONS_COUNT = 16
@@ -126,6 +121,9 @@ def _in_child(action: Callable[[], None]) -> None:
         raise HoldfastError(said or "the store could not be made; see above")
 
 
+# A database's client is loaded by whoever has that database: some take a second and 20 MiB.
+
+
 @asynccontextmanager
 async def _open_objects(store: str) -> AsyncIterator[BlobStore]:
     async with open_store(from_environment()) as opened:
@@ -134,6 +132,10 @@ async def _open_objects(store: str) -> AsyncIterator[BlobStore]:
 
 @asynccontextmanager
 async def _open_redis(store: str) -> AsyncIterator[BlobStore]:
+    from redis.asyncio import Redis
+
+    from holdfast.gateways.sos.redis_blobs import RedisBlobs, warnings_of
+
     client = Redis.from_url(store, socket_timeout=DATABASE_MAX_SECONDS, decode_responses=False)
     blobs = RedisBlobs(client, SystemRandomness())
     try:
@@ -145,6 +147,8 @@ async def _open_redis(store: str) -> AsyncIterator[BlobStore]:
 
 @asynccontextmanager
 async def _open_postgresql(store: str) -> AsyncIterator[BlobStore]:
+    from holdfast.gateways.sos.postgresql_blobs import PostgresqlBlobs
+
     blobs = await PostgresqlBlobs.connect(store, SystemRandomness(), connections=CONNECTIONS_COUNT)
     try:
         _warn(await blobs.warnings())
@@ -155,6 +159,8 @@ async def _open_postgresql(store: str) -> AsyncIterator[BlobStore]:
 
 @asynccontextmanager
 async def _open_memcached(store: str) -> AsyncIterator[BlobStore]:
+    from holdfast.gateways.sos.memcached_blobs import LineClient, MemcachedBlobs
+
     address = urlsplit(store)
     client = LineClient(address.hostname or "localhost", address.port or 11211, pool_size=CONNECTIONS_COUNT)
     _warn(["memcached is relaxed: it keeps nothing across a restart, and unless it runs with -M not when it is full"])

@@ -76,11 +76,12 @@ def api_server(
 ) -> None:
     """Launch an API-server to handle the upload/download of objects."""
     from holdfast.cli.sos import api_server as service
+    from holdfast.cli.sos.environment import servers_from_environment, set_environment
     from holdfast.gateways.sos.servers import table
 
-    service.set_environment(blob_server, token_file, secret_file, spool)
+    set_environment(blob_server, token_file, secret_file, spool)
     if dump:
-        click.echo(table(service.servers_from_environment().all))
+        click.echo(table(servers_from_environment().all))
         return
     service.run(api_host, (upload_port, download_port), workers, verbose, click.echo)
 
@@ -104,7 +105,7 @@ def replicate(
 ) -> None:
     """Bring every object to as many blob-servers of its group as it should be on."""
     from holdfast.cli.sos import replicate as service
-    from holdfast.cli.sos.api_server import set_environment
+    from holdfast.cli.sos.environment import set_environment
     from holdfast.gateways.sos.replicate import Options
 
     set_environment(blob_server, None, secret_file, spool)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from holdfast.cli.sos.api_server import SPOOL_VARIABLE, servers_from_environment
-from holdfast.cli.sos.blob_server import SECRET_VARIABLE
+from holdfast.cli.sos.environment import SECRET_VARIABLE, SPOOL_VARIABLE, servers_from_environment
 from holdfast.cli.system import SystemClock
 from holdfast.core.errors import InvalidRequest
 from holdfast.gateways.sos.blob_client import BlobClient, open_session

@@ -1,7 +1,6 @@
-"""What both servers of sos need to run: granian under the supervisor, secrets from files."""
+"""What both servers of sos need to run: granian under the supervisor."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from granian import Granian
@@ -9,7 +8,6 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from holdfast.cli.supervisor import DRAIN_SECONDS, RESPAWN_SECONDS
-from holdfast.core.errors import InvalidRequest
 from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES
 
 
@@ -31,19 +29,6 @@ def granian(target: str, host: str, port: int, workers: int | None, verbose: boo
         log_access=False,
         log_dictconfig=logging_config(verbose),
     )
-
-
-def read_secret(path: str | None, variable: str) -> str:
-    """A secret from a file, else from the environment; "" when there is none. Raises InvalidRequest."""
-    if path is None:
-        return os.environ.get(variable, "")
-    try:
-        secret = Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}") from None
-    if not secret:
-        raise InvalidRequest(f"{path} is empty: a secret was expected")
-    return secret
 
 
 def logging_config(verbose: bool) -> dict[str, Any]:

@@ -28,7 +28,8 @@ async def put_object(call: Call) -> Answer:
     if len(content_type) > _TYPE_MAX_CHARS or not content_type.isprintable():
         raise AirError(400, "the content type of the file is no content type")
     # Nobody who speaks to air compares an ETag, and MD5 would take longer than all else together.
-    info = await _put(call, form, PutOptions(headers={"content-type": content_type}, md5=False))
+    options = PutOptions(headers={"content-type": content_type}, md5=False, size_hint=call.body.length or 0)
+    info = await _put(call, form, options)
     seconds = call.seconds()
     document = {"message": SUCCESS, "time_taken": seconds, "speed": speed(info.size, seconds)}
     return json_answer(200, document, ((b"version", b"%d" % info.number),))

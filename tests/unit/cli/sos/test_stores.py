@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli.sos.blob_server import directories, run, scheme, without_password
+from holdfast.cli.sos.environment import read_secret
 from holdfast.cli.sos.quickstart import SHIMS, make
-from holdfast.cli.sos.serving import read_secret
 from holdfast.core.errors import AlreadyExists, InvalidRequest
 from holdfast.drives.identity import IDENTITY_NAME
 
