@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tests.integration.conftest import StartServer
 from tests.integration.operator import Objects, command
+from tests.unit.cli.transit import TOKEN, transit
 
 
 def secret(folder: Path, name: str, text: str) -> Path:
@@ -75,6 +76,36 @@ def test_detached_to_a_file_and_back(start_server: StartServer, tmp_path: Path) 
     del server._environment["HOLDFAST_KEK_FILE"]
     server.start()
     objects.check()
+
+
+def test_detached_to_a_service_and_back(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(2)
+    objects = Objects(server)
+    objects.put(3)
+    with transit() as service:
+        given = ("--kms", service.address, "--kms-token-file", secret(tmp_path, "token", TOKEN))
+        command(server, "keyring", "detach", *given).well()
+        assert not [path for drive in server.directories for path in drive.glob("keys/*")]
+        said = command(server, "status")
+        assert "detached to a KMS: give --kms and --kms-token-file" in said.errors
+        assert "no protection" not in command(server, "status", *given).well().out
+        server.stop()
+        server._environment |= {"HOLDFAST_KMS": service.address, "HOLDFAST_KMS_TOKEN_FILE": str(given[-1])}
+        server.start()
+        command(server, "keyring", "rotate").well()
+        service.is_sealed = True
+        objects.put(3)
+        objects.check()
+        said = command(server, "status")
+        assert (said.status, "Vault is sealed" in said.errors) == (1, True), (
+            "who serves needs it no more, who comes does"
+        )
+        service.is_sealed = False
+        command(server, "keyring", "attach").well()
+    server.stop()
+    server.start()
+    objects.check()
+    assert TOKEN not in server.log.read_text()
 
 
 def test_a_lost_passphrase_and_the_backup(start_server: StartServer, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from holdfast.cli.opening import OpenStore
 
 # Options that decide how a store is opened: every command takes them.
-OPENING_OPTIONS = ("kek-file", "passphrase-file", "run-dir")
+OPENING_OPTIONS = ("kek-file", "passphrase-file", "kms", "kms-token-file", "run-dir")
 
 
 def click_option(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -312,7 +312,7 @@ def keyring_restore(settings: Settings, as_json: bool, path: Path, secret: Path 
 
 
 @keyring.command("detach")
-@with_settings("run-dir")
+@with_settings("kms", "kms-token-file", "run-dir")
 @click.option("--kek-file", "file", type=PATH, metavar="FILE", help="Move the key to this new file.")
 @click.option("--passphrase-file", "secret", type=PATH, metavar="FILE", help="Make it from the passphrase in a file.")
 @click.option("--passphrase", "asked", is_flag=True, help="Make it from a passphrase that is asked for.")
@@ -320,19 +320,18 @@ def keyring_restore(settings: Settings, as_json: bool, path: Path, secret: Path 
 def keyring_detach(settings: Settings, as_json: bool, file: Path | None, secret: Path | None, asked: bool) -> None:
     """Take the key off the drives, so that who steals them reads nothing.
 
-    It goes to a file that lies elsewhere, or into a passphrase. From then on every start, and every command, must be
-    given --kek-file or --passphrase-file.
+    It goes to a file that lies elsewhere, into a passphrase, or to a key management service. From then on every start,
+    and every command, must be given --kek-file, --passphrase-file, or --kms and --kms-token-file.
 
     \b
     Examples:
       holdfast keyring detach /mnt/disk* --kek-file /media/stick/kek
       holdfast keyring detach /mnt/disk* --passphrase
+      holdfast keyring detach /mnt/disk* --kms https://vault:8200/v1/transit/keys/holdfast --kms-token-file token
     """
-    from holdfast.cli.keyring import detach, passphrase_from
+    from holdfast.cli.keyring import destination, detach
 
-    if (file is not None) + (secret is not None) + asked != 1:
-        raise click.UsageError("give one of --kek-file, --passphrase-file and --passphrase")
-    to = file.absolute() if file is not None else passphrase_from(secret, "New passphrase", new=True)
+    to = destination(settings, file, secret, asked=asked)
     settings = replace(settings, kek_file=None, passphrase_file=None)
     run_with_store(settings, as_json, lambda opened, output: detach(opened, output, to))
 

@@ -5,8 +5,10 @@ change: the new key is on stable storage first, then the keyring is wrapped unde
 taken away. So whatever is cut off, one of the two keys opens the store.
 """
 
+import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import msgspec
 
 from holdfast.cli.catalogue import PAGE_COUNT
 from holdfast.cli.keys import REKEYED_NAME, HeldKeys, KeySources, drives_with_kek, remove_kek, write_kek
+from holdfast.cli.kms import Kms
 from holdfast.cli.opening import OpenStore, find_store, key_sources, open_metadata
 from holdfast.cli.output import Output, count
 from holdfast.cli.settings import Settings
@@ -75,6 +78,18 @@ def passphrase_from(path: Path | None, prompt: str, *, new: bool = False) -> Pas
     return read
 
 
+def destination(settings: Settings, file: Path | None, secret: Path | None, *, asked: bool) -> Path | Kms | Passphrase:
+    """Where a key is detached to: the one place that was named. Raises click.UsageError."""
+    named = (file is not None) + (secret is not None) + asked
+    if named > 1 or (not named and settings.kms is None):
+        raise click.UsageError("give one of --kek-file, --passphrase-file, --passphrase and --kms")
+    if file is not None:
+        return file.absolute()
+    if not named and settings.kms is not None and settings.kms_token_file is not None:
+        return Kms(settings.kms, settings.kms_token_file)
+    return passphrase_from(secret, "New passphrase", new=True)
+
+
 async def backup(opened: OpenStore, output: Output, path: Path, passphrase: Passphrase) -> bool:
     """Write the keyring, wrapped under a passphrase, to a new file."""
     parameters = new_passphrase_parameters(opened.randomness)
@@ -124,8 +139,8 @@ async def restore(settings: Settings, output: Output, path: Path, passphrase: Pa
     return True
 
 
-async def detach(opened: OpenStore, output: Output, to: Path | Passphrase) -> bool:
-    """Take the key off the drives: into a file elsewhere, or into a passphrase."""
+async def detach(opened: OpenStore, output: Output, to: Path | Kms | Passphrase) -> bool:
+    """Take the key off the drives: into a file elsewhere, to a key management service, or into a passphrase."""
     on_drives = list(opened.site.drives.values())
     if not drives_with_kek(opened.disk, on_drives):
         raise InvalidRequest("the key is detached already: `holdfast keyring attach` first to change how")
@@ -134,6 +149,10 @@ async def detach(opened: OpenStore, output: Output, to: Path | Passphrase) -> bo
         kek = new_kek(opened.randomness)
         _write_new(opened.disk, to, encode_kek_file(kek))
         how = f"--kek-file {to}"
+    elif isinstance(to, Kms):
+        kek = new_kek(opened.randomness)
+        kek = replace(kek, kms=await asyncio.to_thread(to.seal, kek.key))
+        how = f"--kms {to.address} --kms-token-file {to.token_file}"
     else:
         kek = kek_from_passphrase(to(), new_passphrase_parameters(opened.randomness))
         how = "--passphrase-file FILE, a file with the passphrase"

@@ -2,7 +2,7 @@
 
 On one machine it lies on every drive by default (`DIR/keys/kek`, mode 0600), so that a store starts without asking:
 that protects drives that are thrown away one by one, and not against theft of the machine. `keyring detach` takes it
-away, to a file elsewhere or into a passphrase.
+away, to a file elsewhere, into a passphrase, or to a key management service.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.cli.kms import Kms
 from holdfast.core.disk import Disk
 from holdfast.core.errors import AccessDenied, Corrupt, InvalidRequest, NotFound, Unavailable
 from holdfast.core.ids import Buffer
@@ -18,6 +19,7 @@ from holdfast.crypto.kek import (
     decode_kek_file,
     encode_kek_file,
     kek_from_passphrase,
+    kms_ciphertext,
     passphrase_parameters,
     unwrap_keyring,
 )
@@ -49,12 +51,24 @@ def drives_with_kek(disk: Disk, drives: Iterable[Path]) -> list[Path]:
 
 
 def find_kek(
-    disk: Disk, drives: Iterable[Path], wrapped: Buffer, *, kek_file: Path | None, passphrase_file: Path | None
+    disk: Disk,
+    drives: Iterable[Path],
+    wrapped: Buffer,
+    *,
+    kek_file: Path | None,
+    passphrase_file: Path | None,
+    kms: Kms | None = None,
 ) -> KeyEncryptionKey:
     """The key that opens this keyring.
 
-    Raises AccessDenied when there is none to be found; says what was looked for.
+    Raises AccessDenied when there is none to be found, and says what was looked for; Unavailable when a service does
+    not answer.
     """
+    sealed = kms_ciphertext(wrapped)
+    if sealed is not None:
+        if kms is None:
+            raise AccessDenied("the key was detached to a KMS: give --kms and --kms-token-file")
+        return KeyEncryptionKey(kms.open(sealed), kms=sealed)
     parameters = passphrase_parameters(wrapped)
     if parameters is not None:
         if passphrase_file is None:
@@ -97,9 +111,10 @@ class KeySources:
     drives: tuple[Path, ...]
     kek_file: Path | None
     passphrase_file: Path | None
+    kms: Kms | None = None
 
     async def find(self, wrapped: Buffer) -> KeyEncryptionKey:
-        """Raises AccessDenied; says what was looked for."""
+        """Raises as `find_kek`."""
         return await asyncio.to_thread(
             find_kek,
             self.disk,
@@ -107,6 +122,7 @@ class KeySources:
             wrapped,
             kek_file=self.kek_file,
             passphrase_file=self.passphrase_file,
+            kms=self.kms,
         )
 
 
@@ -133,7 +149,7 @@ class HeldKeys:
         try:
             return cls(sources, row, kek, unwrap_keyring(row.value, kek))
         except AccessDenied:
-            if sources.kek_file is not None or kek.passphrase is not None:
+            if sources.kek_file is not None or kek.passphrase is not None or kek.kms is not None:
                 raise
             raise AccessDenied(
                 "the key on the drives is an old one, from before it was detached: give --kek-file"

@@ -21,6 +21,7 @@ from holdfast.cli.attaching import Attachments
 from holdfast.cli.catalogue import RowCatalogue
 from holdfast.cli.damage import DamageReports
 from holdfast.cli.keys import HeldKeys, KeySources, write_kek
+from holdfast.cli.kms import Kms
 from holdfast.cli.settings import Settings
 from holdfast.cli.site import Site, begin, finish, survey, undo_unfinished, write_places
 from holdfast.cli.system import SystemClock, SystemRandomness
@@ -272,7 +273,10 @@ async def open_metadata(settings: Settings, site: Site, disk: Disk, randomness: 
 
 
 def key_sources(settings: Settings, site: Site, disk: Disk) -> KeySources:
-    return KeySources(disk, tuple(site.drives.values()), settings.kek_file, settings.passphrase_file)
+    kms = None
+    if settings.kms is not None and settings.kms_token_file is not None:
+        kms = Kms(settings.kms, settings.kms_token_file)
+    return KeySources(disk, tuple(site.drives.values()), settings.kek_file, settings.passphrase_file, kms)
 
 
 def run_directory(settings: Settings, site: Site) -> Path:

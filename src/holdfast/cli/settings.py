@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdfast.cli.kms import parse_kms
 from holdfast.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ OPTIONS = (
     Option("upload-age", parse_duration, None, "TIME", "Abort uploads in parts that were started so long ago."),
     Option("kek-file", Path, None, "FILE", "The key-encryption key, when it was detached to a file."),
     Option("passphrase-file", Path, None, "FILE", "The passphrase, when the keyring was detached to one."),
+    Option("kms", parse_kms, None, "URL", "The key of a KMS, when the key-encryption key was detached to one."),
+    Option("kms-token-file", Path, None, "FILE", "The token for --kms."),
     Option("access-log", Path, None, "FILE", "Append a line of JSON for each request; - is standard output."),
     Option("run-dir", Path, None, "DIR", "Where processes of this store meet; on tmpfs."),
 )
@@ -155,6 +158,8 @@ class Settings:
     upload_age: float | None
     kek_file: Path | None
     passphrase_file: Path | None
+    kms: str | None
+    kms_token_file: Path | None
     access_log: Path | None
     run_dir: Path | None
 
@@ -237,6 +242,8 @@ def load(
         raise InvalidRequest(f"{config}: unknown settings: {', '.join(sorted(table))}")
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         raise InvalidRequest("--tls-cert and --tls-key go together")
+    if (values["kms"] is None) != (values["kms_token_file"] is None):
+        raise InvalidRequest("--kms and --kms-token-file go together")
     if values["air"] is not None:
         from holdfast.gateways.air.access import check_listen
 

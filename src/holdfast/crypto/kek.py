@@ -1,7 +1,8 @@
 """The key-encryption key, and the keyring wrapped under it. docs/formats/keyring.md is the specification.
 
 Whoever holds the key-encryption key (KEK) and the wrapped keyring reads the store. The KEK is 32 random bytes in a
-file, or is made from a passphrase by argon2id; changing it rewraps one small document and touches nothing else.
+file, or is made from a passphrase by argon2id, or lies sealed beside the keyring and is opened by a key management
+service; changing it rewraps one small document and touches nothing else.
 
 A wrapped keyring carries a checksum besides its authentication, so that damage (Corrupt) can be told from the wrong
 key or passphrase (AccessDenied). Whoever forges the checksum too gets AccessDenied or Corrupt, never a keyring.
@@ -46,6 +47,9 @@ _MEMORY_MIN_KIB = 8 * 1024
 _MEMORY_MAX_KIB = 1024 * 1024
 _LANES_MAX = 16
 
+# Services seal 32 bytes into some 100 characters; this is room for much longer names of keys.
+KMS_CIPHERTEXT_MAX_CHARACTERS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class PassphraseParameters:
@@ -73,6 +77,8 @@ class KeyEncryptionKey:
     key: bytes = field(repr=False)
     passphrase: PassphraseParameters | None = None
     """How it was made from a passphrase; None when it was drawn at random."""
+    kms: str | None = None
+    """What a key management service made of it, which it alone opens; None when there is none."""
 
 
 def new_kek(randomness: Randomness) -> KeyEncryptionKey:
@@ -106,6 +112,7 @@ def kek_from_passphrase(passphrase: str, parameters: PassphraseParameters) -> Ke
 def encode_kek_file(kek: KeyEncryptionKey) -> bytes:
     """The text of a key file: a header line, and a line of 32 bytes and a 4-byte checksum in base64."""
     assert kek.passphrase is None, "a key that a passphrase makes is not written down"
+    assert kek.kms is None, "a key that a service keeps is not written down"
     return _FILE_HEADER + base64.b64encode(kek.key + _checksum(kek.key)[:_FILE_CHECKSUM_BYTES]) + b"\n"
 
 
@@ -123,18 +130,21 @@ def decode_kek_file(data: bytes) -> KeyEncryptionKey:
     return kek
 
 
-class _PassphraseDocument(msgspec.Struct, array_like=True, frozen=True):
-    function: str
+class _PassphraseDocument(msgspec.Struct, array_like=True, frozen=True, tag="argon2id"):
     salt: bytes
     passes: int
     memory_kib: int
     lanes: int
 
 
+class _KmsDocument(msgspec.Struct, array_like=True, frozen=True, tag="kms"):
+    ciphertext: str
+
+
 class _HeaderDocument(msgspec.Struct, array_like=True, frozen=True):
     """The wrapping's clear part, and its associated data."""
 
-    passphrase: _PassphraseDocument | None
+    source: _PassphraseDocument | _KmsDocument | None
     salt: bytes
     commitment: bytes
 
@@ -154,20 +164,27 @@ def wrap_keyring(keyring: Keyring, kek: KeyEncryptionKey, randomness: Randomness
     """The keyring sealed under `kek`: safe to store wherever the KEK is not."""
     salt = randomness.bytes(_SALT_BYTES)
     secret = derive(kek.key + salt, Context.KEYRING, KEY_BYTES + _COMMITMENT_BYTES)
-    parameters = kek.passphrase
-    passphrase = (
-        _PassphraseDocument("argon2id", parameters.salt, parameters.passes, parameters.memory_kib, parameters.lanes)
-        if parameters is not None
-        else None
-    )
-    header = msgspec.msgpack.encode(_HeaderDocument(passphrase, salt, secret[KEY_BYTES:]))
+    header = msgspec.msgpack.encode(_HeaderDocument(_source(kek), salt, secret[KEY_BYTES:]))
     ciphertext = seal_once(secret[:KEY_BYTES], encode_keyring(keyring), header)
     return msgspec.msgpack.encode(_WrappedDocument(VERSION, header, ciphertext, _checksum(header + ciphertext)))
+
+
+def _source(kek: KeyEncryptionKey) -> _PassphraseDocument | _KmsDocument | None:
+    parameters = kek.passphrase
+    if parameters is not None:
+        return _PassphraseDocument(parameters.salt, parameters.passes, parameters.memory_kib, parameters.lanes)
+    return _KmsDocument(kek.kms) if kek.kms is not None else None
 
 
 def passphrase_parameters(wrapped: Buffer) -> PassphraseParameters | None:
     """How to make the KEK from a passphrase; None when it is not made from one. Raises Corrupt."""
     return _decode_wrapped(wrapped)[2]
+
+
+def kms_ciphertext(wrapped: Buffer) -> str | None:
+    """The KEK as a key management service sealed it; None when none did. Raises Corrupt."""
+    source = _decode_wrapped(wrapped)[1].source
+    return source.ciphertext if isinstance(source, _KmsDocument) else None
 
 
 def unwrap_keyring(wrapped: Buffer, kek: KeyEncryptionKey) -> Keyring:
@@ -185,14 +202,11 @@ def _decode_wrapped(wrapped: Buffer) -> tuple[_WrappedDocument, _HeaderDocument,
         if document.version != VERSION:
             raise Corrupt(f"a wrapped keyring is of version {document.version}, which this version does not know")
         header = _header_decoder.decode(document.header)
-        passphrase = header.passphrase
-        if passphrase is not None and passphrase.function != "argon2id":
-            raise Corrupt("a wrapped keyring asks for an unknown passphrase function")
-        parameters = (
-            PassphraseParameters(passphrase.salt, passphrase.passes, passphrase.memory_kib, passphrase.lanes)
-            if passphrase is not None
-            else None
-        )
+        source, parameters = header.source, None
+        if isinstance(source, _PassphraseDocument):
+            parameters = PassphraseParameters(source.salt, source.passes, source.memory_kib, source.lanes)
+        if isinstance(source, _KmsDocument) and not 0 < len(source.ciphertext) <= KMS_CIPHERTEXT_MAX_CHARACTERS:
+            raise Corrupt("a wrapped keyring names no key of a service")
     except (*UNDECODABLE, InvalidRequest) as error:
         raise Corrupt("a wrapped keyring cannot be decoded") from error
     if (

@@ -11,11 +11,13 @@ from holdfast.core.ids import StoreId
 from holdfast.crypto import keyring as module
 from holdfast.crypto.backup import fingerprint, read_backup, restore, write_backup
 from holdfast.crypto.kek import (
+    KMS_CIPHERTEXT_MAX_CHARACTERS,
     KeyEncryptionKey,
     PassphraseParameters,
     decode_kek_file,
     encode_kek_file,
     kek_from_passphrase,
+    kms_ciphertext,
     new_kek,
     new_passphrase_parameters,
     passphrase_parameters,
@@ -119,6 +121,26 @@ def test_a_passphrase_opens_and_another_does_not() -> None:
     with pytest.raises(AccessDenied):
         unwrap_keyring(wrapped, kek_from_passphrase("correct horsf", parameters))
     assert passphrase_parameters(wrap_keyring(KEYRING, KEK, CHANCE)) is None
+
+
+def test_a_key_that_a_service_sealed_lies_beside_the_keyring() -> None:
+    wrapped = wrap_keyring(KEYRING, KeyEncryptionKey(KEK.key, kms="vault:v1:abc"), CHANCE)
+    assert kms_ciphertext(wrapped) == "vault:v1:abc"
+    assert passphrase_parameters(wrapped) is None
+    assert unwrap_keyring(wrapped, KEK) == KEYRING
+    assert kms_ciphertext(wrap_keyring(KEYRING, KEK, CHANCE)) is None
+    for sealed in ("", "x" * (KMS_CIPHERTEXT_MAX_CHARACTERS + 1)):
+        with pytest.raises(Corrupt):
+            kms_ciphertext(wrap_keyring(KEYRING, KeyEncryptionKey(KEK.key, kms=sealed), CHANCE))
+
+
+def test_a_source_of_a_later_version_is_refused() -> None:
+    version, header, ciphertext, _ = msgspec.msgpack.decode(wrap_keyring(KEYRING, KEK, CHANCE))
+    for source in (["argon3", b"salt"], ["kms"], ["kms", b"bytes"], 7):
+        forged = msgspec.msgpack.encode([source, *msgspec.msgpack.decode(header)[1:]])
+        checksum = blake3(forged + ciphertext).digest(8)
+        with pytest.raises(Corrupt):
+            kms_ciphertext(msgspec.msgpack.encode([version, forged, ciphertext, checksum]))
 
 
 def test_changing_the_passphrase_changes_no_key() -> None:

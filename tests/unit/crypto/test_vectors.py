@@ -18,6 +18,7 @@ from holdfast.crypto.kek import (
     decode_kek_file,
     encode_kek_file,
     kek_from_passphrase,
+    kms_ciphertext,
     unwrap_keyring,
     wrap_keyring,
 )
@@ -34,6 +35,7 @@ CONTENT = ContentId(bytes(range(0x40, 0x50)))
 BLOCK = BlockId(bytes(range(0x60, 0x80)))
 KEY = bytes(range(32))
 KEK = KeyEncryptionKey(bytes(range(0x80, 0xA0)))
+SEALED_KEK = "vault:v1:" + "QUJD" * 20
 COSTS = PassphraseParameters(bytes(range(16)), passes=1, memory_kib=8192, lanes=1)
 ROW_KEY = b"Oexample"
 PLAINS = {
@@ -69,6 +71,7 @@ def make_keyring() -> Any:
         "passphrase": "correct horse battery staple",
         "passphrase_kek": from_passphrase.key.hex(),
         "passphrase_wrapped": wrap_keyring(ring, from_passphrase, FixedRandomness("wrap")).hex(),
+        "kms_wrapped": wrap_keyring(ring, KeyEncryptionKey(KEK.key, kms=SEALED_KEK), FixedRandomness("wrap")).hex(),
         "backup": write_backup(ring, KEK, FixedRandomness("wrap")).decode(),
         "public_key": public_key(ring.signing_seed).hex(),
         "signature_of_layout_abc": sign(ring.signing_seed, LAYOUT, b"abc").hex(),
@@ -121,10 +124,16 @@ def test_keyrings() -> None:
     ring = keyring()
     assert decode_keyring(bytes.fromhex(one["document"])) == ring
     assert unwrap_keyring(bytes.fromhex(one["wrapped"]), KEK) == ring
+    assert kms_ciphertext(bytes.fromhex(one["kms_wrapped"])) == SEALED_KEK
+    assert unwrap_keyring(bytes.fromhex(one["kms_wrapped"]), KEK) == ring
     assert restore(one["backup"].encode(), KEK) == ring
     assert decode_kek_file(one["kek_file"].encode()) == KEK
     verify(bytes.fromhex(one["public_key"]), LAYOUT, b"abc", bytes.fromhex(one["signature_of_layout_abc"]))
-    for kek, wrapped in ((one["kek"], one["wrapped"]), (one["passphrase_kek"], one["passphrase_wrapped"])):
+    for kek, wrapped in (
+        (one["kek"], one["wrapped"]),
+        (one["passphrase_kek"], one["passphrase_wrapped"]),
+        (one["kek"], one["kms_wrapped"]),
+    ):
         document = reference.unwrap_keyring(bytes.fromhex(kek), bytes.fromhex(wrapped))
         assert document == [
             1,
