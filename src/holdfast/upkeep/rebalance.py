@@ -9,7 +9,8 @@ Rules:
   block by block, and noted only when every block was whole; so a walk that was killed goes on where it was, and one
   that lost to a drive that went away comes back.
 - Older layouts are retired only after a whole pass that found no content behind: writers that still followed an old
-  one when the first pass began are caught by the second.
+  one when the first pass began are caught by the second. What was published by an old one behind that pass is found by
+  another, after which there is nothing more: a layout that is retired publishes nothing.
 """
 
 import asyncio
@@ -91,9 +92,14 @@ class Rebalancer:
         layouts = await self._layouts.live()
         newest = layouts[0]
         if record.settled_version >= newest.version:
+            if len(layouts) == 1:
+                return State.IDLE
+            # Said before it is done: who is killed in between looks once more, and not never.
+            record.settled_version = -1
+            await self._saver.keep(record)
             for old in layouts[1:]:
                 await self._layouts.retire(old.version)
-            return State.IDLE
+            return State.BUSY
         if record.layout_version != newest.version:
             self._begin(record, newest.version)
         walk, self._walk = self._walk, None  # a step that fails begins again behind the last content it finished

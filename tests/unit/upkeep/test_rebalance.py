@@ -123,6 +123,25 @@ async def test_what_a_late_writer_puts_behind_the_walk_is_found_before_the_layou
     assert all_whole(world)
 
 
+async def test_what_is_published_by_an_old_layout_behind_the_last_pass_is_moved_as_well() -> None:
+    """A long upload that ended in that moment stayed where the old layout had placed it, and a drive that was being
+    drained was never empty, however often it was drained again."""
+    world = await filled(6)
+    late = await world.write(erasure(2, 1), 2)
+    gone = next(iter(world.drives))
+    world.layouts.change([drive for drive in world.drives if drive != gone])
+    worker = rebalancer(world)
+    while worker._record is None or worker._record.settled_version < world.layouts.all[0].version:
+        await worker.work()
+    assert len(world.layouts.all) == 2
+    world.publish(late)
+    await settle(worker)
+    assert [layout.version for layout in world.layouts.all] == [2]
+    assert world.rows[late].layout_version == 2
+    assert not world.drives[gone].held()
+    assert all_whole(world)
+
+
 async def test_a_walk_that_fails_begins_again_and_ends() -> None:
     world = await filled(5)
     world.layouts.change([*world.layouts.all[0].active, world.add_drive().id])
