@@ -8,7 +8,7 @@ Rules.
   exclusive one. The new environment is a new directory; the state file, replaced atomically, points at it, and the
   old one is unlinked, by which everybody who has it open notices at the next access.
 - Before each access the file is looked at: gone, another, or shorter than it was means `StaleIndex`; reading the map
-  of a truncated file would kill the process. So is LMDB's table of locks before each write (`table`).
+  of a truncated file would kill the process. So is LMDB's table of locks (`mapped.readers`).
 - LMDB forbids one process to open an environment twice, so handles of one drive in one process share it.
 - An environment in which processes died is not opened again, but made anew (`core.attendance`).
 """
@@ -55,7 +55,7 @@ from holdfast.drives.segments import (
     segment_of,
     segment_path,
 )
-from holdfast.drives.table import SPARE_READERS_COUNT, ReaderTable, allocate_table, take_slots
+from holdfast.mapped.readers import ReaderTable, allocate_table
 
 INDEX_NAME = "index"
 SEGMENTS_NAME = "segments"
@@ -273,8 +273,6 @@ class Index:
     def _transact(self, change: Callable[[Update, int], T]) -> T:
         while True:
             self._check_current()
-            if self._table is None or not self._table.is_sound():
-                raise self._stale("is damaged: its table of locks was written over")
             try:
                 with self._inside(self._name), self._environment.begin(write=True) as transaction:
                     update = Update(transaction, self._databases)
@@ -310,11 +308,9 @@ class Index:
                 except lmdb.MapResizedError:
                     transaction = None
                 except lmdb.ReadersFullError:
-                    if self._table is not None and self._table.is_sound():
-                        self._environment.reader_check()
+                    self._environment.reader_check()
                     transaction = None
                 except lmdb.Error as error:
-                    # Who asks again would wait for a slot, under a lock that may have been written over.
                     self._damaged = True
                     raise self._stale(f"is damaged: {error}") from error
                 if transaction is not None:
@@ -335,6 +331,8 @@ class Index:
             raise self._stale("was replaced") from error
         if self._damaged or self._environment is None or status.st_ino != self._inode or status.st_size < self._size:
             raise self._stale("was replaced")
+        if self._table is None or not self._table.is_sound():
+            raise self._stale("is damaged: its table of locks was written over")
         self._size = status.st_size
 
     def _stale(self, what: str) -> StaleIndex:
@@ -459,7 +457,8 @@ class Index:
         data = path / "data.mdb"
         try:
             if create:
-                allocate_table(self._disk, path, READERS_MAX_COUNT)
+                self._disk.make_directory(path)
+                allocate_table(path, READERS_MAX_COUNT)
             elif not data.is_file():
                 # LMDB would make an empty one, whatever it is told about creating.
                 raise self._stale("is gone")
@@ -472,7 +471,6 @@ class Index:
                 sync=False,
                 metasync=False,
                 readahead=False,
-                max_spare_txns=SPARE_READERS_COUNT,
             )
             environment.reader_check()
             status = data.stat()
@@ -481,7 +479,6 @@ class Index:
             if environment.info()["map_size"] < status.st_size:
                 environment.set_mapsize(0)
             databases = Databases(*(environment.open_db(database) for database in DATABASES))
-            take_slots(environment)
             table = ReaderTable(path)
         except (lmdb.Error, OSError) as error:
             if create and isinstance(error, OSError) and error.errno in NO_SPACE:

@@ -5,11 +5,8 @@ import multiprocessing
 import os
 from pathlib import Path
 
-import pytest
-
 from holdfast.drives.directory import open_drive
 from holdfast.drives.os_disk import OsDisk
-from holdfast.drives.table import ReaderTable
 from holdfast.testing.drive_suite import assert_holds, make_fragment
 from tests.unit.drives.opened import SMALL, STORE, Opened
 from tests.unit.drives.worker import SystemRandomness
@@ -51,17 +48,3 @@ async def test_the_table_has_no_holes(opened: Opened) -> None:
     [table] = (opened.path / "index").glob("*/lock.mdb")
     status = table.stat()
     assert status.st_blocks * 512 >= status.st_size
-
-
-@pytest.mark.parametrize("damage", [b"\0" * 8, b"x", b""])
-def test_a_table_is_known_by_its_head(tmp_path: Path, damage: bytes) -> None:
-    path = tmp_path / "lock.mdb"
-    path.write_bytes(b"\xde\xc0\xef\xbe head" + bytes(100))
-    table = ReaderTable(tmp_path)
-    assert table.is_sound()
-    with path.open("r+b") as file:
-        file.write(damage)
-        if not damage:
-            file.truncate(3)
-    assert not table.is_sound()
-    table.close()

@@ -5,9 +5,7 @@ Rules.
   again from a checkpoint and the log behind it. It holds the position in the log up to which it was applied, written in
   the same transaction, so that it is never half a record behind.
 - One environment per path and process (LMDB forbids two): `open_view` keeps count.
-- LMDB's table of readers and locks, a mapped file as well, is allocated beforehand: who writes into a hole of a file on
-  a full disk dies of SIGBUS. Its head is looked at before each write: who waits for a lock that somebody wrote over
-  waits for ever. Reads take no lock.
+- LMDB's table of readers and locks is allocated beforehand, and looked at before each access (`mapped.readers`).
 
 A row lies in LMDB under its own key while that is at most 510 bytes long. Longer keys share ordered overflow rows: the
 first 511 bytes, a length that no other key has, name a node, and what follows lies below it in a second map, behind
@@ -15,7 +13,6 @@ the node's 8-byte number and again at most 511 bytes at a time. A key of 511 byt
 its first 511, and its node's rows sort by the rest, so one walk visits every key in order.
 """
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -27,8 +24,8 @@ from typing import Any
 import lmdb
 
 from holdfast.core.ids import RANDOM_ID_BYTES, Token
-from holdfast.core.limits import KIB
 from holdfast.core.ranges import KeyRange, prefix_end
+from holdfast.mapped.readers import ReaderTable, allocate_table
 from holdfast.meta.interface import Expectation, Fold, Folded, HasToken, IsAbsent, Page, Row
 from holdfast.meta.local.log import LoggedChange, Position, decode_position, encode_position
 
@@ -37,14 +34,6 @@ LMDB_KEY_MAX_BYTES = 511
 
 # More processes and threads than will ever read at once; a slot is 64 bytes of the lock file.
 READERS_MAX_COUNT = 1022
-
-# Reads that one process has at once without asking LMDB's table for a slot: its event loop, its committer, its upkeep.
-_SPARE_READERS_COUNT = 4
-
-# LMDB's table of them: a slot each, and a head, which begins with a magic number and a version.
-_TABLE_NAME = "lock.mdb"
-_TABLE_BYTES = 64 * READERS_MAX_COUNT + 4 * KIB
-_TABLE_HEAD_BYTES = 8
 
 _POSITION_KEY = b"position"
 _NEXT_NODE_KEY = b"next node"
@@ -62,17 +51,8 @@ class _Environment:
     rows: Any
     overflow: Any
     system: Any
-    table: int
-    """A descriptor of the table of readers. Closed after the environment: the kernel takes a process's locks of a file
-    away, LMDB's among them, when it closes any descriptor of that file."""
-    table_head: bytes
+    table: ReaderTable
     users: int
-
-    def has_sound_table(self) -> bool:
-        try:
-            return os.pread(self.table, _TABLE_HEAD_BYTES, 0) == self.table_head
-        except OSError:
-            return False
 
 
 _environments: dict[Path, _Environment] = {}
@@ -93,13 +73,12 @@ def open_view(path: Path, map_bytes: int, *, create: bool = False) -> "View":
 
 def _open_environment(path: Path, map_bytes: int, create: bool) -> _Environment:
     if create:
-        _allocate_table(path)
+        allocate_table(path, READERS_MAX_COUNT)
     env = lmdb.open(
         str(path),
         map_size=map_bytes,
         max_dbs=3,
         max_readers=READERS_MAX_COUNT,
-        max_spare_txns=_SPARE_READERS_COUNT,
         mode=0o600,
         create=create,
         sync=False,
@@ -107,30 +86,19 @@ def _open_environment(path: Path, map_bytes: int, create: bool) -> _Environment:
         readahead=False,
         lib_version=0,
     )
-    table = -1
+    table: ReaderTable | None = None
     try:
-        table = os.open(path / _TABLE_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        table = ReaderTable(path)
         env.reader_check()
         rows, overflow, system = (env.open_db(name, create=create) for name in (b"rows", b"overflow", b"system"))
-        # Slots are taken under a lock of the table, and then kept: so they are taken now.
-        for transaction in [env.begin() for _ in range(_SPARE_READERS_COUNT)]:
-            transaction.abort()
-        return _Environment(env, rows, overflow, system, table, os.pread(table, _TABLE_HEAD_BYTES, 0), 0)
+        return _Environment(env, rows, overflow, system, table, 0)
     except (lmdb.Error, OSError) as error:
         env.close()
-        if table >= 0:
-            os.close(table)
+        if table is not None:
+            table.close()
         if isinstance(error, OSError):
             raise lmdb.Error(str(error)) from error
         raise
-
-
-def _allocate_table(path: Path) -> None:
-    descriptor = os.open(path / _TABLE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, _TABLE_BYTES)
-    finally:
-        os.close(descriptor)
 
 
 def abandon(transaction: Transaction) -> None:
@@ -161,24 +129,27 @@ class View:
             if shared.users == 0:
                 del _environments[self.path]
                 shared.env.close()
-                os.close(shared.table)
+                shared.table.close()
 
     def reading(self) -> Transaction:
-        """A transaction that sees one moment, its values as bytes."""
-        return self._env.begin(db=self._rows)
+        """A transaction that sees one moment, its values as bytes. Raises lmdb.Error."""
+        return self._begin()
 
     def skimming(self) -> Transaction:
-        """A transaction that sees one moment, its values as memoryviews that die with it."""
-        return self._env.begin(db=self._rows, buffers=True)
+        """A transaction that sees one moment, its values as memoryviews that die with it. Raises lmdb.Error."""
+        return self._begin(buffers=True)
 
     def writing(self) -> Transaction:
         """A transaction to apply records in. Its values are memoryviews that die with the next write.
 
         Raises lmdb.Error.
         """
-        if self._shared is None or not self._shared.has_sound_table():
+        return self._begin(write=True, buffers=True)
+
+    def _begin(self, *, write: bool = False, buffers: bool = False) -> Transaction:
+        if self._shared is not None and not self._shared.table.is_sound():
             raise lmdb.CorruptedError(f"the table of readers of {self.path} was written over")
-        return self._env.begin(db=self._rows, write=True, buffers=True)
+        return self._env.begin(db=self._rows, write=write, buffers=buffers)
 
     def sync(self) -> None:
         """Put every applied record on stable storage. Raises lmdb.Error."""
@@ -191,7 +162,7 @@ class View:
 
     def free_dead_readers(self) -> None:
         """Give back the slots, and with them the pages, of readers that were killed."""
-        if self._shared is not None and self._shared.has_sound_table():
+        if self._shared is not None and self._shared.table.is_sound():
             self._env.reader_check()
 
     # Reading.

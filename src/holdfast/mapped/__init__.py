@@ -1,0 +1,1 @@
+"""LMDB as files: what whoever keeps an environment has to know of what it maps into memory."""
