@@ -11,6 +11,7 @@ from holdfast.core.limits import MIB
 # virtual machine, more than all else that is done with them. mallopt's numbers are from malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _KEEP_BELOW_BYTES = 32 * MIB
 
 
@@ -35,8 +36,13 @@ class SystemRandomness:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc keep what is freed, up to some megabytes, instead of mapping it anew. No effect without glibc."""
+    """Have malloc keep what is freed, up to some megabytes, instead of mapping it anew. No effect without glibc.
+
+    And keep it in one place: a heap for each thread would keep as much for each, and our threads hold the
+    interpreter's lock when they allocate anyway.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW_BYTES)
         mallopt(_M_TRIM_THRESHOLD, 2 * _KEEP_BELOW_BYTES)
+        mallopt(_M_ARENA_MAX, 1)

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# As many blocks are read from disks at once by one process: enough to keep several drives busy. Each takes a thread
-# and, while it waits, memory that whoever asked for the block has accounted for.
-PATIENT_THREADS_COUNT = 16
+# As many blocks are read from disks at once by one process, each of several drives. And as many can be left behind with
+# disks that hang: a thread each, and memory for a sealed block, which nobody accounts for any more.
+PATIENT_THREADS_COUNT = 8
 
 
 class PatientThreads:
