@@ -1,7 +1,7 @@
 """The commands of users: what they are called, what they take, what they say of themselves.
 
-Each talks to any S3 endpoint, as AWS's own tools would find it. boto3 is imported when a command runs, and only then:
-`--help` and the operator's commands do without. Exit status: docs/commands.md.
+Each talks to any S3 endpoint, as AWS's own tools would find it. botocore is imported when a command runs, and only
+then: `--help` and the operator's commands do without. Exit status: docs/commands.md.
 """
 
 import sys

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
+import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.httpsession import get_cert_path
@@ -99,9 +99,9 @@ class Connection:
 
     def _make_client(self) -> Any:
         # botocore knows AWS_DEFAULT_REGION only; the other SDKs and aws-cli 2 know AWS_REGION, which wins there.
-        region = self.choice.region or os.environ.get("AWS_REGION") or None
-        session = boto3.session.Session(profile_name=self.choice.profile or None, region_name=region)
-        core = session._session  # the botocore session, which alone tells what was configured
+        core = botocore.session.Session(profile=self.choice.profile or None)
+        region = self.choice.region or os.environ.get("AWS_REGION") or core.get_config_variable("region") or "us-east-1"
+        core.set_config_variable("region", region)  # whoever gives out credentials is asked there too
         retries: dict[str, Any] = {"mode": "standard", "total_max_attempts": ATTEMPTS_MAX_COUNT}
         configured = [name for name in ("retry_mode", "max_attempts") if _is_configured(core, name)]
         if not self.choice.patient:
@@ -119,10 +119,10 @@ class Connection:
             user_agent=f"holdfast/{__version__}",
             **options,
         )
-        self._credentials = session.get_credentials()
-        client = session.client(
+        self._credentials = core.get_credentials()
+        client = core.create_client(
             "s3",
-            region_name=session.region_name or "us-east-1",
+            region_name=region,
             endpoint_url=self.choice.endpoint_url or None,
             config=config,
         )
