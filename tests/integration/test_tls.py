@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import boto3
 import pytest
@@ -22,10 +23,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from holdfast.cli.client.quick import Lane
 from holdfast.core.limits import MIB
 from holdfast.testing.s3_client import amz_date
 from holdfast.testing.server import ACCESS_KEY, READY_MAX_SECONDS, SECRET_KEY, Server
 from tests.integration.conftest import make_directories
+from tests.integration.user import Client
 
 # Both files are looked at every second, and a new generation of workers opens the store.
 RENEWED_MAX_SECONDS = 60.0
@@ -251,3 +254,32 @@ def test_a_pair_that_does_not_fit_is_not_served(site: Site) -> None:
     site.write(right, version=2)
     site.wait_served(right)
     assert server.log.read_text().count("cannot be served") == 1
+
+
+def test_the_command_line_trusts_who_it_is_told_to(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small objects too, which go past botocore and its ways with certificates."""
+    files = {f"{number}.txt": bytes([number]) for number in range(5)}
+    for name, body in files.items():
+        (tmp_path / "here" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "here" / name).write_bytes(body)
+    answered: list[bool] = []
+    ask_quickly = Lane.ask
+
+    def ask(*arguments: Any) -> dict[str, Any] | None:
+        answer = ask_quickly(*arguments)
+        answered.append(answer is not None)
+        return answer
+
+    monkeypatch.setattr(Lane, "ask", ask)
+    client = Client(site.server, tmp_path)
+    trusting = {
+        "AWS_ENDPOINT_URL": f"https://localhost:{site.server.address[1]}", "AWS_CA_BUNDLE": str(tmp_path / "cert.pem"),
+    }  # fmt: skip
+    client.run("bucket", "create", "photos", **trusting).well()
+    client.run("mirror", tmp_path / "here", "s3://photos", **trusting).well()
+    client.run("mirror", "s3://photos", tmp_path / "there", **trusting).well()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()} == files
+    assert answered == [True] * 2 * len(files)
+    said = client.run("ls", AWS_ENDPOINT_URL=trusting["AWS_ENDPOINT_URL"])
+    assert said.status == 1
+    assert "its certificate is not trusted" in said.errors
