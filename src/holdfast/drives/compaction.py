@@ -5,13 +5,15 @@ Rules.
   index still names the place it was copied from. Whoever put or deleted meanwhile wins.
 - Tombstones move too, as long as some segment holds an older record of their key.
 - A segment is unlinked as a whole, durably, before the index forgets that it cast shadows; then it is cut off, since
-  others may have it open for long. Locked while it is worked on, so no two processes work on one, and none on an open
-  one.
+  others may have it open for long. All of that is in one transaction of the index with the look whether anything lives
+  there: who made the index anew in between could have taken a copy there for the living one.
+- It is locked while it is worked on, so no two processes work on one, and none on an open one.
 - A record that cannot be read is not moved and its segment stays, so that it goes on to be reported as Corrupt until
   somebody has put or deleted it.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from holdfast.drives.interface import FragmentKey
 from holdfast.drives.reader import Reader
 from holdfast.drives.records import PAGE_BYTES, Kind, Place
 from holdfast.drives.reserve import Reserve
-from holdfast.drives.rows import Row, SegmentBooks, encode_key
+from holdfast.drives.rows import Row, SegmentBooks, Update, encode_key
 from holdfast.drives.segments import Entry, read_contents, segment_path
 
 # Moved in one commit: bounds memory, and how long puts wait behind it.
@@ -191,17 +193,25 @@ class Compactor:
         await self._committer.submit(records, Use.HEADROOM)
 
     def _unlink(self, segment: bytes, file: File, entries: list[Entry]) -> int:
-        if self._living(entries):
-            # Another handle of this process saw a different index; the next step sees to it.
-            return 0
         size = file.size()
         path = segment_path(self._directory / SEGMENTS_NAME, segment)
-        self._disk.unlink(path)
-        self._disk.sync_directory(path.parent)
-        # Every process that reads keeps segments open: the space must not wait until the last of them has let go.
-        file.truncate(0)
+
+        def unlink(update: Update, _: int) -> bool:
+            if any(map(update.lives, entries)):
+                # The index was made anew since, and of two copies took the one that is here; the next step sees to it.
+                return False
+            # Done before, when this is tried again on an index that grew or was made anew.
+            with suppress(FileNotFoundError):
+                self._disk.unlink(path)
+            self._disk.sync_directory(path.parent)
+            # Every process that reads keeps segments open: the space must not wait until the last of them has let go.
+            file.truncate(0)
+            update.forget_segment(segment, entries)
+            return True
+
+        if not self._index.write(unlink):
+            return 0
         self._reader.forget(segment)
-        self._index.write(lambda update, _: update.forget_segment(segment, entries))
         self._reserve.refill()
         return size
 

@@ -165,6 +165,12 @@ class Update:
                 row = row._replace(shadows=shadows)
             self._put(database, key, row)
 
+    def lives(self, entry: Entry) -> bool:
+        """Whether a record is the newest of its key, at its place."""
+        is_fragment = entry.kind is Kind.FRAGMENT
+        row = self._get(self._databases.fragments if is_fragment else self._databases.deleted, encode_key(entry.key))
+        return row is not None and row.is_at(entry.place)
+
     def forget_segment(self, segment: bytes, entries: Iterable[Entry]) -> None:
         """The segment's file is gone for good: it casts no shadows any more."""
         for entry in entries:

@@ -1,7 +1,11 @@
 """Compaction gives space back and changes nothing that can be seen."""
 
 import asyncio
+import shutil
+import threading
 from pathlib import Path
+
+import pytest
 
 from holdfast.core.errors import Full
 from holdfast.core.limits import KIB, MIB
@@ -9,7 +13,7 @@ from holdfast.drives import compaction
 from holdfast.drives.directory import DirectoryDrive, DriveSizes
 from holdfast.drives.os_disk import OsDisk
 from holdfast.testing.drive_suite import assert_holds, key_of, list_all, make_fragment, refusal
-from holdfast.testing.faulty_disk import FaultyDisk
+from holdfast.testing.faulty_disk import Fault, FaultyDisk
 from tests.unit.drives.opened import Opened
 
 
@@ -48,6 +52,30 @@ async def test_a_dead_segment_goes_without_a_move(opened: Opened) -> None:
     usage = await drive.usage()
     assert (usage.live, usage.fragments) == (0, 0)
     assert usage.dead > 0
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+async def test_an_index_that_is_made_anew_while_a_segment_goes_does_not_name_it(tmp_path: Path, seed: int) -> None:
+    """Of two copies of a record, where it was and where it was moved to, a rebuild may take either for the living one.
+    It took the one that was about to be unlinked, and the fragment, moved and durable, was not found any more."""
+    disk = FaultyDisk(OsDisk())
+    opened = Opened(tmp_path / "drive", disk=disk, seed=seed)
+    drive = await closed_segment(opened, 40)
+    await drive.delete([key_of(number) for number in range(0, 40, 2)])
+    go_on = threading.Event()
+    fault = Fault("unlink", ".segment", error=0, until=go_on, times=1)
+    disk.faults.append(fault)
+    compacting = asyncio.ensure_future(drive.compact(budget_bytes=4 * MIB))
+    await asyncio.to_thread(fault.struck.wait)
+    shutil.rmtree(opened.path / "index")
+    looking = asyncio.ensure_future(drive.has([key_of(1)]))
+    await asyncio.wait((looking,), timeout=0.5)
+    go_on.set()
+    await compacting
+    assert await looking == [True]
+    for number in range(1, 40, 2):
+        await assert_holds(drive, make_fragment(number, 20_000))
+    await opened.close()
 
 
 async def test_what_lives_moves(opened: Opened) -> None:
