@@ -240,8 +240,10 @@ def torn_records_taken() -> None:
 
 def compaction_drops_what_lives() -> None:
     from holdfast.drives.compaction import Compactor
+    from holdfast.drives.rows import Update
 
     Compactor._living = lambda self, entries: []  # type: ignore[method-assign]
+    Update.lives = lambda self, entry: False  # type: ignore[method-assign]
 
 
 def metadata_before_data() -> None:
