@@ -5,8 +5,8 @@ Rules.
   index still names the place it was copied from. Whoever put or deleted meanwhile wins.
 - Tombstones move too, as long as some segment holds an older record of their key.
 - A segment is unlinked as a whole, durably, before the index forgets that it cast shadows; then it is cut off, since
-  others may have it open for long. All of that is in one transaction of the index with the look whether anything lives
-  there: who made the index anew in between could have taken a copy there for the living one.
+  others may have it open for long. Unlinking and forgetting are in one transaction of the index with the look whether
+  anything lives there: who made the index anew in between could have taken a copy there for the living one.
 - It is locked while it is worked on, so no two processes work on one, and none on an open one.
 - A record that cannot be read is not moved and its segment stays, so that it goes on to be reported as Corrupt until
   somebody has put or deleted it.
@@ -204,13 +204,13 @@ class Compactor:
             with suppress(FileNotFoundError):
                 self._disk.unlink(path)
             self._disk.sync_directory(path.parent)
-            # Every process that reads keeps segments open: the space must not wait until the last of them has let go.
-            file.truncate(0)
             update.forget_segment(segment, entries)
             return True
 
         if not self._index.write(unlink):
             return 0
+        # Every process that reads keeps segments open: the space must not wait until the last of them has let go.
+        file.truncate(0)
         self._reader.forget(segment)
         self._reserve.refill()
         return size
