@@ -6,8 +6,7 @@ still being read, and one that takes nothing is given up: what it keeps from us 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from holdfast.asgi.errors import ClientGone
 from holdfast.asgi.messages import Header, Receive, Send
@@ -43,24 +42,25 @@ class Sender:
         await self._send({"type": "http.response.body", "body": body})
         self.sent += len(body)
 
-    async def stream(self, first: bytes, pieces: AsyncGenerator[Buffer, None]) -> None:
+    async def stream(self, first: bytes, pieces: AsyncIterator[Buffer]) -> None:
         """The body as it comes, to its end. The request's own body must have been read, or refused.
 
-        Raises ClientGone, and what `pieces` raises, which is closed however this ends. A piece may be used again once
-        the next is asked for.
+        Raises ClientGone, and what `pieces` raises, which is closed, if it can be, however this ends. A piece may be
+        used again once the next is asked for.
         """
         gone = asyncio.ensure_future(self._wait_until_gone())
         try:
-            async with aclosing(pieces):
-                await self._send_piece(first)
-                async for piece in pieces:
-                    for start in range(0, len(piece), MESSAGE_MAX_BYTES):
-                        if gone.done():
-                            raise ClientGone("the client left")
-                        await self._send_piece(bytes(piece[start : start + MESSAGE_MAX_BYTES]))
-                await self.end()
+            await self._send_piece(first)
+            async for piece in pieces:
+                for start in range(0, len(piece), MESSAGE_MAX_BYTES):
+                    if gone.done():
+                        raise ClientGone("the client left")
+                    await self._send_piece(bytes(piece[start : start + MESSAGE_MAX_BYTES]))
+            await self.end()
         finally:
             gone.cancel()
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
 
     async def _send_piece(self, piece: bytes) -> None:
         try:

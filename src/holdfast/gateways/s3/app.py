@@ -6,21 +6,21 @@ the connection, so that a short answer is never taken for a whole one. A client 
 it was uploading is not stored.
 """
 
-import asyncio
 import base64
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from itertools import count
-from typing import Any
 
+from holdfast.asgi.errors import ClientGone
+from holdfast.asgi.messages import Receive, Scope, Send
+from holdfast.asgi.sending import Sender
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import Buffer
-from holdfast.core.limits import MIB
 from holdfast.gateways.s3 import checksums, sigv2, xml
 from holdfast.gateways.s3.access_log import AccessLog
-from holdfast.gateways.s3.body import DRAIN_MAX_BYTES, Body, ClientGone, Receive
+from holdfast.gateways.s3.body import Body
 from holdfast.gateways.s3.call import (
     RESERVED_BUCKET,
     XML_TYPE,
@@ -40,19 +40,11 @@ from holdfast.gateways.s3.settings import Services, Settings
 from holdfast.gateways.s3.sigv4 import STREAMING, UNSIGNED_PAYLOAD, Identity, SignedRequest, access_of, verify
 from holdfast.objects.access import Access
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 CLIENT_GONE_STATUS = 499
 """What the access log and the metrics say of a request whose client left; it was answered nothing."""
-
-SEND_TIMEOUT_SECONDS = 300.0
-"""A client that takes nothing for so long is given up: what it keeps from us is memory, and a reader's buffers."""
-
-SEND_MAX_BYTES = MIB
-"""The server keeps a copy of each message until the client took it: of a piece's length it need not be."""
 
 _HEALTH = f"/{RESERVED_BUCKET}/".encode()
 _LOGGER = logging.getLogger(__name__)
@@ -154,7 +146,7 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_access_key", "_app", "_bucket", "_checked", "_error", "_key", "_receive", "_scope", "_send", "_sent",
+        "_access_key", "_app", "_bucket", "_checked", "_error", "_key", "_receive", "_scope", "_sender",
         "_started", "_verb", "body", "headers", "request_id",
     )  # fmt: skip
 
@@ -162,14 +154,13 @@ class _Exchange:
         self._app = app
         self._scope = scope
         self._receive = receive
-        self._send = send
+        self._sender = Sender(receive, send)
         self._started = app.clock.monotonic()
         self._checked = 0.0
         self._bucket = self._key = ""
         self._access_key = ""
         self._verb: Verb | None = None
         self._error: str | None = None
-        self._sent = 0
         self.request_id = app.next_request_id()
         headers: dict[str, str] = {}
         for raw_name, raw_value in scope["headers"]:
@@ -331,9 +322,8 @@ class _Exchange:
 
     async def _drain(self) -> None:
         """Take in the rest of a refused body when it is short and on its way already."""
-        length = self.body.wire_length
-        if length and length <= DRAIN_MAX_BYTES and "expect" not in self.headers and self._error != "RequestTimeout":
-            await self.body.drain()
+        if self.body.wire_length:
+            await self.body.drain(waiting="expect" in self.headers)
 
     def _failed(self, error: S3Error) -> Answer:
         """The error document; S3 sends none for HEAD, nor with 304."""
@@ -373,46 +363,24 @@ class _Exchange:
         if status not in (204, 304) and not answer.has_length:
             headers.append((b"content-length", str(len(answer.body)).encode("ascii")))
         if answer.stream is None:
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            body = b"" if self._scope["method"] == "HEAD" else answer.body
-            await self._send({"type": "http.response.body", "body": body})
-            self._sent = len(body)
+            await self._sender.start(status, headers)
+            await self._sender.end(b"" if self._scope["method"] == "HEAD" else answer.body)
             return status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._sender.start(status, headers)
         return await self._deliver_stream(answer.body, answer.stream, status)
 
     async def _deliver_stream(self, first: bytes, stream: AsyncIterator[Buffer], status: int) -> int:
         """Send pieces as the reader has them, while the client is there."""
-        gone = asyncio.ensure_future(self._wait_until_gone())
         try:
-            await self._send({"type": "http.response.body", "body": first, "more_body": True})
-            self._sent += len(first)
-            async for piece in stream:
-                if gone.done():
-                    self._error = "ClientGone"
-                    return CLIENT_GONE_STATUS
-                for start in range(0, len(piece), SEND_MAX_BYTES):
-                    data = bytes(piece[start : start + SEND_MAX_BYTES])
-                    async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-                    self._sent += len(data)
-            await self._send({"type": "http.response.body", "body": b""})
-        except TimeoutError:
+            await self._sender.stream(first, stream)
+        except ClientGone:
             self._error = "ClientGone"
             return CLIENT_GONE_STATUS
         except HoldfastError as error:
             self._error = error.code
             _LOGGER.warning("request %s broke off: %s: %s", self.request_id, error.code, error)
             raise
-        finally:
-            gone.cancel()
-            if isinstance(stream, AsyncGenerator):
-                await stream.aclose()
         return status
-
-    async def _wait_until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     def _timing(self) -> bytes:
         """Server-Timing, in milliseconds: the check of the request, and all until the answer begins."""
@@ -425,7 +393,7 @@ class _Exchange:
         app, scope = self._app, self._scope
         seconds = app.clock.monotonic() - self._started
         verb = self._verb.name if self._verb is not None else ""
-        app.metrics.end(verb, status, seconds, self.body.received, self._sent)
+        app.metrics.end(verb, status, seconds, self.body.received, self._sender.sent)
         if app.access_log is not None:
             client = scope.get("client")
             app.access_log.write(
@@ -440,7 +408,7 @@ class _Exchange:
                 status=status,
                 error=self._error,
                 received_bytes=self.body.received,
-                sent_bytes=self._sent,
+                sent_bytes=self._sender.sent,
                 seconds=seconds,
                 user_agent=self.headers.get("user-agent", ""),
             )

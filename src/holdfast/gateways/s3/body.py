@@ -1,30 +1,21 @@
-"""The request's body: from ASGI's `receive` to bytes or to a stream, with its length and its coding checked.
-
-Rules. Nothing is read before somebody asks, so a client that waits for "100 Continue" is only told so when its body is
-wanted. One message is asked for at a time: that is the back-pressure. A connection that ends early, a body that is too
-short or too long, and a sender that falls silent, all raise; none ever looks like the end of a body.
+"""The data in a request's body: what `asgi.body` receives, as bytes or as a stream, its coding and its hash checked.
 
 Whoever streams gets what is inside the aws-chunked coding. Pieces are slices of the server's own buffers.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator
 from hmac import compare_digest
-from typing import Any
 
+from holdfast.asgi.body import Body as WireBody
+from holdfast.asgi.messages import Receive
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB, MIB
 from holdfast.gateways.s3 import checksums
 from holdfast.gateways.s3.chunked import ChunkDecoder
 from holdfast.gateways.s3.errors import S3Error
 from holdfast.objects.errors import IncompleteBody
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-
-# A sender that falls silent for so long is given up. Longer than any retransmission that still succeeds.
-RECEIVE_TIMEOUT_SECONDS = 60.0
 
 # Up to this length a body is read whole before the store is called: one buffer, no iterator, few awaits.
 WHOLE_BODY_MAX_BYTES = 64 * KIB
@@ -40,51 +31,18 @@ _CODING_MAX_BYTES = 16 * KIB
 _THREAD_MIN_BYTES = 192 * KIB
 _BATCH_MAX_BYTES = 512 * KIB
 
-# What is read and thrown away so that a refused client gets its answer instead of a reset connection: the largest part
-# that common clients send unless told otherwise (s5cmd 50 MiB, aws-cli and boto3 8 MiB).
-DRAIN_MAX_BYTES = 64 * MIB
-_DRAIN_SECONDS = 5.0
-
-
-class ClientGone(IncompleteBody):
-    """The connection ended in the middle of the body. There is nobody to answer."""
-
-    code = "client_gone"
-
 
 class Body:
     """One request's body. Read once, as a whole or as a stream."""
 
-    __slots__ = (
-        "_content_length",
-        "_decoder",
-        "_ended",
-        "_is_silent",
-        "_receive",
-        "_sha256",
-        "_since",
-        "_timer",
-        "_waiter",
-        "length",
-        "received",
-    )
+    __slots__ = ("_decoder", "_sha256", "_wire", "length")
 
     def __init__(self, receive: Receive, content_length: int | None) -> None:
-        self.length = content_length
-        """Bytes of data inside; None when the sender did not say."""
-        self.received = 0
-        """Bytes that came over the wire so far."""
-        self._receive = receive
-        self._content_length = content_length
+        self._wire = WireBody(receive, content_length)
         self._decoder: ChunkDecoder | None = None
         self._sha256: bytes | None = None
-        self._ended = False
-        # Who waits for the sender, and since when. One timer serves a whole body, and is moved only when it goes off:
-        # an `asyncio.timeout` for each message was a quarter of what the event loop did in an upload.
-        self._waiter: asyncio.Task[Any] | None = None
-        self._since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_silent = False
+        self.length = content_length
+        """Bytes of data inside; None when the sender did not say."""
 
     def expect(self, *, decoder: ChunkDecoder | None, length: int | None, sha256: bytes | None) -> None:
         """Set what the checked signature says of the body: its coding, its decoded length, its hash."""
@@ -96,7 +54,12 @@ class Body:
     @property
     def wire_length(self) -> int | None:
         """Content-Length; None when the sender did not say."""
-        return self._content_length
+        return self._wire.length
+
+    @property
+    def received(self) -> int:
+        """Bytes that came over the wire so far."""
+        return self._wire.received
 
     @property
     def decoder(self) -> ChunkDecoder | None:
@@ -108,15 +71,15 @@ class Body:
         return self._sha256
 
     async def read(self, limit: int) -> bytes:
-        """The whole body, its length and its signed hash checked. Raises S3Error, IncompleteBody, ClientGone."""
+        """The whole body, its length and its signed hash checked. Raises S3Error, and as `WireBody.stream`."""
         if self.length is not None and self.length > limit:
             raise S3Error("MaxMessageLengthExceeded", "Your request was too big.")
         wire_limit = limit if self._decoder is None else limit * _CODING_MAX_RATIO + _CODING_MAX_BYTES
+        wire = self._wire
         pieces: list[bytes] = []
-        self._since = asyncio.get_running_loop().time()
-        while not self._ended:
-            pieces.append(await self._next())
-            if self.received > wire_limit:
+        while not wire.ended:
+            pieces.append(await wire.next())
+            if wire.received > wire_limit:
                 raise S3Error("MaxMessageLengthExceeded", "Your request was too big.")
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._decoder is not None:
@@ -132,13 +95,14 @@ class Body:
 
         While one batch of an aws-chunked body is decoded in a thread, the next is received.
         """
+        wire = self._wire
         if self._decoder is None:
-            while not self._ended:
-                for piece in await self._batch(1):
+            while not wire.ended:
+                if piece := await wire.next():
                     yield piece
             return
         decoding: asyncio.Future[list[memoryview]] | None = None
-        while not self._ended:
+        while not wire.ended:
             batch = await self._batch(_BATCH_MAX_BYTES)
             if decoding is not None:
                 for view in await decoding:
@@ -149,83 +113,18 @@ class Body:
                 yield view
         self._decoder.finish()
 
-    async def drain(self) -> None:
-        """Read on and forget, within bounds, so that the answer can reach a client that is still sending."""
-        self._since = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                while not self._ended and self.received < DRAIN_MAX_BYTES:
-                    await self._next()
-        except (TimeoutError, IncompleteBody, S3Error):
-            self._end()
+    async def drain(self, *, waiting: bool) -> None:
+        """As `WireBody.drain`."""
+        await self._wire.drain(waiting=waiting)
 
     async def _batch(self, size: int) -> list[bytes]:
         """Messages until `size` bytes are here or the body has ended."""
+        wire = self._wire
         batch: list[bytes] = []
-        gathered = 0
-        self._since = asyncio.get_running_loop().time()
-        while gathered < size and not self._ended:
-            piece = await self._next()
-            gathered += len(piece)
-            batch.append(piece)
+        end = wire.received + size
+        while not wire.ended and wire.received < end:
+            batch.append(await wire.next())
         return batch
-
-    async def _next(self) -> bytes:
-        """One message's bytes; `_ended` is set behind the last. Raises S3Error when it is late."""
-        if self._content_length == self.received:
-            self._end()
-            return b""
-        message = await self._hear()
-        if message["type"] != "http.request":
-            self._end()
-            raise ClientGone("the client closed the connection in the middle of the body")
-        piece: bytes = message.get("body", b"")
-        self.received += len(piece)
-        if self._content_length is not None:
-            if self.received > self._content_length:
-                raise S3Error("InvalidRequest", "The body is longer than its Content-Length.")
-            if self.received == self._content_length:
-                self._end()
-                return piece
-        if not message.get("more_body", False):
-            self._end()
-            if self._content_length is not None:
-                raise IncompleteBody("the body is shorter than its Content-Length")
-        return piece
-
-    async def _hear(self) -> Message:
-        task = self._waiter = asyncio.current_task()
-        assert task is not None
-        if self._timer is None:
-            self._watch()
-        try:
-            return await self._receive()
-        except asyncio.CancelledError:
-            # Somebody else may have cancelled us as well.
-            if self._is_silent and not task.uncancel():
-                raise _timeout() from None
-            raise
-        finally:
-            self._waiter = None
-
-    def _watch(self) -> None:
-        """See whether the sender has been silent for too long, and look again when it could be."""
-        loop = asyncio.get_running_loop()
-        left = self._since + RECEIVE_TIMEOUT_SECONDS - loop.time()
-        self._timer = None
-        if self._waiter is None:
-            return
-        if left > 0:
-            self._timer = loop.call_later(left, self._watch)
-        else:
-            self._is_silent = True
-            self._waiter.cancel()
-
-    def _end(self) -> None:
-        self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _decode(decoder: ChunkDecoder, batch: list[bytes]) -> asyncio.Future[list[memoryview]]:
@@ -251,10 +150,3 @@ def _look_at(future: asyncio.Future[list[memoryview]]) -> None:
 
 def _feed_all(decoder: ChunkDecoder, batch: list[bytes]) -> list[memoryview]:
     return [view for piece in batch for view in decoder.feed(piece)]
-
-
-def _timeout() -> S3Error:
-    return S3Error(
-        "RequestTimeout",
-        "Your socket connection to the server was not read from or written to within the timeout period.",
-    )

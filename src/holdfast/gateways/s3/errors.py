@@ -8,6 +8,7 @@ may name drives and paths.
 
 from collections.abc import Mapping
 
+from holdfast.asgi.errors import SenderSilent
 from holdfast.core import errors as core
 from holdfast.objects import errors as objects
 
@@ -135,6 +136,10 @@ _MAPPED: Mapping[type[core.HoldfastError], tuple[str, str]] = {
     core.AccessDenied: ("AccessDenied", "Access Denied"),
     core.Corrupt: ("InternalError", "The stored data failed its checks and could not be rebuilt."),
     core.Unavailable: ("ServiceUnavailable", "Please reduce your request rate, or try again later."),
+    SenderSilent: (
+        "RequestTimeout",
+        "Your socket connection to the server was not read from or written to within the timeout period.",
+    ),
     core.Timeout: ("SlowDown", "Please reduce your request rate."),
     core.Full: ("InsufficientStorage", "There is no space left. Reads, listings and deletes still work."),
     core.Ambiguous: ("InternalError", "The outcome of the request is not known. Look before you try again."),

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from holdfast.asgi import body, sending
 from holdfast.core.errors import Corrupt, Full, HoldfastError, NotEnoughFragments
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import MIB
 from holdfast.core.ranges import ByteRange
-from holdfast.gateways.s3 import Settings, app, body, checksums
+from holdfast.gateways.s3 import Settings, app, checksums
 from holdfast.gateways.s3.routing import VERBS
 from holdfast.gateways.s3.sigv4 import STREAMING_SIGNED, UNSIGNED_PAYLOAD
 from holdfast.objects.model import PutOptions
@@ -203,7 +204,7 @@ async def test_a_short_body_is_incomplete(driver: Driver, length: int) -> None:
 
 
 async def test_a_sender_that_falls_silent_is_given_up(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "RECEIVE_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(body, "SILENCE_MAX_SECONDS", 0.05)
     for length in (1000, 100_000):
         answer = await driver.send("PUT", "/bucket/k", (), _put_head(driver, length), _pieces(b"x" * 500, 100))
         assert _code(answer) == "RequestTimeout"
@@ -344,7 +345,7 @@ async def test_a_download_stops_when_the_client_leaves(driver: Driver) -> None:
 
 
 async def test_a_client_that_takes_nothing_is_given_up(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "SEND_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(sending, "SEND_MAX_SECONDS", 0.05)
     await driver.request("PUT", "/bucket/k", body=b"x" * (4 * MIB))
     head = driver.sign("GET", "/bucket/k", (), {}, sha256(b"").hexdigest())
     answer = await driver.send("GET", "/bucket/k", (), head, (), client_stalls_after=2)
