@@ -293,7 +293,8 @@ class Read:
                 return None
             if index not in self._parts:
                 wanted.append((index, attached))
-        parts, asked = dict(self._parts), deque([wanted[0]], maxlen=1)
+        parts = dict(self._parts)
+        asked: deque[tuple[int, Drive]] = deque(maxlen=1)
         began = self._clock.monotonic()
         stay = self._patient.try_run(partial(self._wait_for, wanted, asked, parts, then))
         if stay is None:
@@ -302,8 +303,9 @@ class Read:
         try:
             await asyncio.wait((stay, timer), return_when=asyncio.FIRST_COMPLETED)
             self._parts = dict(parts)
+            # Also of one that is late: where that is what it takes, the next may take longer.
+            self._latency.observe(self._clock.monotonic() - began)
             if stay.done() or len(self._parts) == self._ref.code.k:
-                self._latency.observe(self._clock.monotonic() - began)
                 return await stay
         finally:
             stay.cancel()
@@ -311,10 +313,10 @@ class Read:
             await asyncio.gather(timer, return_exceptions=True)
         # Its thread may still read into our room, so the block is joined in another.
         self._room = None
-        index, late = asked[0]
-        self._slow.note([late.id])
-        self._queue.remove((index, late.id))
-        self._queue.append((index, late.id))
+        for index, late in asked:
+            self._slow.note([late.id])
+            self._queue.remove((index, late.id))
+            self._queue.append((index, late.id))
         return None
 
     def _wait_for(
@@ -324,7 +326,7 @@ class Read:
         parts: Parts,
         then: Callable[[Buffer], T],
     ) -> "_Verdict[T] | None":
-        """Add what is wanted to `parts`, and see what comes of it. `asked` says who is waited for."""
+        """Add what is wanted to `parts`, and see what comes of it. `asked` holds who is waited for."""
         room = self._room
         for place in wanted:
             asked.append(place)

@@ -76,7 +76,7 @@ async def test_what_is_not_good_is_asked_for_elsewhere(trouble: str) -> None:
 
 
 async def test_a_disk_that_hangs_is_left_behind_and_what_it_brings_late_is_nobodys(
-    threads: ThreadPoolExecutor,
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FakeClock()
     group = Group(6, clock, patient=threads)
@@ -85,6 +85,8 @@ async def test_a_disk_that_hangs_is_left_behind_and_what_it_brings_late_is_nobod
     late.gate = gate = Event()
     late.seconds = 1000.0
     late.rot[FragmentKey(block.ref.id, 1)] = False
+    observed: list[float] = []
+    monkeypatch.setattr(group.cluster._latency, "observe", observed.append)
     reading = asyncio.ensure_future(group.cluster.get(block.ref, _as_it_is))
     await asyncio.to_thread(late.reached.wait)
     assert not reading.done()
@@ -96,6 +98,8 @@ async def test_a_disk_that_hangs_is_left_behind_and_what_it_brings_late_is_nobod
     assert late.calls[-1] == "get_here", "the thread went on by itself"
     assert bytes(found) == BLOCK, "and what it read went to where nobody looks"
     assert group.damage == []
+    assert observed[0] == HEDGE_MIN_SECONDS, "where all are like that, the next are waited for longer"
+    assert [home for home in homes if group.cluster._slow_readers.is_slow(home.id)] == [late]
     assert not stray_tasks()
 
 
