@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.asgi import body as body_module
-from holdfast.asgi.body import DRAIN_MAX_BYTES, Body, announced_length
+from holdfast.asgi.body import DRAIN_MAX_BYTES, SILENCE_MAX_SECONDS, Body, announced_length
 from holdfast.asgi.errors import ClientGone, SenderSilent
 from holdfast.asgi.messages import Message
 from holdfast.core.errors import InvalidRequest
@@ -102,15 +102,23 @@ async def test_a_silent_sender_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     assert not await body.drain(waiting=False)
 
 
-async def test_who_is_slow_and_not_silent_is_let_finish(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body_module, "SILENCE_MAX_SECONDS", 0.5)
-    sender = Sender([b"x"] * 7)
-
-    async def receive() -> Message:
-        await asyncio.sleep(0.1)
-        return await sender.receive()
-
-    assert await collect(Body(receive, None)) == b"x" * 7
+async def test_who_is_slow_and_not_silent_is_let_go_on() -> None:
+    """The one timer of a body, when it goes off, counts from the last message."""
+    body = Body(Sender([b"some"], "silence").receive, None)
+    reading = asyncio.create_task(collect(body))
+    await asyncio.sleep(0)
+    assert body.received == 4
+    first = body._timer
+    assert first is not None
+    first.cancel()
+    body._look()
+    assert body._timer is not None, "it looks again"
+    assert not reading.done()
+    body._timer.cancel()
+    body._since -= SILENCE_MAX_SECONDS
+    body._look()
+    with pytest.raises(SenderSilent):
+        await reading
 
 
 async def test_a_cancellation_from_elsewhere_is_one() -> None:
