@@ -52,7 +52,6 @@ def test_a_recode_that_is_killed_goes_on(start_server: StartServer) -> None:
     objects = Objects(server)
     objects.s3.put_object(Bucket=objects.bucket, Key="large", Body=(body := Random(1).randbytes(SIZE_BYTES)))
     objects.kept["large"] = body
-    objects.put(3)
     # Each byte is kept twice, so the first of two pieces was committed by then.
     recode_and_kill(server, 4 * PIECE_BYTES)
     objects.check()
