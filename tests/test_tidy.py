@@ -18,8 +18,8 @@ LONG_FUNCTIONS: dict[str, str] = {}
 LONG_FILES: dict[str, str] = {}
 
 ROOMS = {
-    "core", "crypto", "erasure", "placement", "mapped", "drives", "meta", "node", "cluster", "tree", "objects", "upkeep",
-    "asgi", "gateways", "cli", "testing",
+    "core", "crypto", "erasure", "placement", "mapped", "drives", "meta", "node", "cluster", "tree", "objects",
+    "upkeep", "asgi", "gateways", "cli", "testing",
 }  # fmt: skip
 
 
