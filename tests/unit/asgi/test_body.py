@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.asgi import body as body_module
@@ -42,6 +42,7 @@ async def collect(body: Body) -> bytes:
 PIECES = st.lists(st.binary(max_size=5), max_size=6)
 
 
+@settings(max_examples=50, deadline=None)
 @given(PIECES, st.booleans())
 def test_what_was_sent_arrives(pieces: list[bytes], announced: bool) -> None:
     data = b"".join(pieces)
@@ -53,6 +54,7 @@ def test_what_was_sent_arrives(pieces: list[bytes], announced: bool) -> None:
     assert run(again.read(len(data))) == data
 
 
+@settings(max_examples=50, deadline=None)
 @given(PIECES, st.integers(-3, 3), st.sampled_from(["end", "left"]))
 def test_only_the_announced_length_is_an_end(pieces: list[bytes], difference: int, then: str) -> None:
     length = sum(map(len, pieces)) + difference
