@@ -1,10 +1,15 @@
-"""For all tests: what they keep in memory is in one directory, which the first process of a run makes and removes."""
+"""For all tests: what they keep in memory is in one directory, which the first process of a run makes and removes; and
+no example of a property has a deadline, for that would be a test of how busy the machine is."""
 
 import os
 
 import pytest
+from hypothesis import settings
 
 from holdfast.testing.shared_memory import ROOT, VARIABLE, TestRun
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 _RUN = pytest.StashKey[TestRun]()
 
