@@ -335,8 +335,10 @@ class Store:
         if isinstance(reason, lmdb.MapFullError):
             self._renew_view()
             return
-        self.run.tight = True
-        self.mirrors.each(Mirror.give_up_reserve)
+        if isinstance(reason, lmdb.DiskError):
+            # By that py-lmdb means ENOSPC alone. A disk that dies has room enough elsewhere.
+            self.run.tight = True
+            self.mirrors.each(Mirror.give_up_reserve)
         try:
             self._roll_forward()
         except lmdb.Error:
