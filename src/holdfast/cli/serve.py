@@ -20,6 +20,7 @@ from granian.http import HTTP1Settings
 from holdfast.cli.certificate import Certificate, listeners
 from holdfast.cli.keys import REKEYED_NAME
 from holdfast.cli.opening import find_or_make, open_store, run_directory
+from holdfast.cli.output import count
 from holdfast.cli.settings import Settings
 from holdfast.cli.status import missing_drives
 from holdfast.cli.supervisor import RESPAWN_SECONDS, Replacement, supervise
@@ -67,7 +68,7 @@ def banner(settings: Settings, ready: Ready) -> list[str]:
     """What a newcomer pastes."""
     endpoint = _url(settings, *settings.listen)
     made = "made a new store" if ready.made else "opened the store"
-    lines = [f"Holdfast {made}: {ready.drives} drives, {ready.code}, sync {settings.sync}", ""]
+    lines = [f"Holdfast {made}: {count(ready.drives, 'drive')}, {ready.code}, sync {settings.sync}", ""]
     lines += [f"  missing: {path}: its data is read from the other drives" for path in ready.missing]
     lines += [f"  warning: {warning}" for warning in ready.warnings]
     air = [] if settings.air is None else [f"  Air         {_air(settings)}"]

@@ -326,7 +326,7 @@ class Committer:
         self._index.write(lambda update, _: update.set_end(writer.segment, writer.position, closed=True))
 
     def _suspect(self, jobs: Sequence[Job], reason: str) -> None:
-        self._failure = f"drive {self._directory} takes no writes any more: {reason}. Check the disk, then restart"
+        self._failure = f"drive {self._directory} takes no writes until it is opened again: {reason}. Check the disk"
         if self._writer is not None:
             self._abandoned.append(self._writer.abandon())
             self._writer = None

@@ -68,7 +68,9 @@ class Code(Struct, frozen=True):
         return min(self.width, self.k + 1)
 
     def __str__(self) -> str:
-        return f"{self.width} copies" if self.matrix is Matrix.COPIES else f"{self.k}+{self.m}"
+        if self.matrix is Matrix.COPIES:
+            return "1 copy" if self.width == 1 else f"{self.width} copies"
+        return f"{self.k}+{self.m}"
 
 
 def copies(count: int) -> Code:

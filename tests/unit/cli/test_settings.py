@@ -82,7 +82,7 @@ def test_settings_survive_the_way_into_a_worker(monkeypatch: pytest.MonkeyPatch)
 def test_durations_and_codes() -> None:
     assert [parse_duration(text) for text in ("90", "15m", "1h", "7d", "0s")] == [90, 900, 3600, 604800, 0]
     codes = [str(default_code(drives)) for drives in (1, 2, 3, 4, 5, 6, 60)]
-    assert codes == ["1 copies", "2 copies", "2 copies", "2+2", "2+2", "4+2", "4+2"]
+    assert codes == ["1 copy", "2 copies", "2 copies", "2+2", "2+2", "4+2", "4+2"]
     with pytest.raises(InvalidRequest, match="needs 6 drives"):
         load((), {"code": "4+2"}, {}, None).chosen_code(5)
     with pytest.raises(InvalidRequest, match="exclude"):

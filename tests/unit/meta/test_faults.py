@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import fcntl
+import threading
 from pathlib import Path
 
 import lmdb
@@ -141,6 +142,32 @@ async def test_the_committer_survives_what_nobody_expected(five: Place, monkeypa
         await meta.commit([Put(b"c", b"")], token=token(3))
         assert await keys(meta) == [b"a", b"c"]
     assert [repr(context["exception"]) for context in said] == ["KeyError('a bug')"]
+
+
+async def test_a_bug_on_one_mirror_leaves_no_other_that_is_still_written_to(
+    five: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next commit takes the same place in the log: a late write would go over it."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    begun: list[Mirror] = []
+    ended: list[Mirror] = []
+
+    def slow_but_for_the_first(mirror: Mirror, *arguments: object) -> None:
+        begun.append(mirror)
+        if len(begun) == 1:
+            raise KeyError("a bug")
+        threading.Event().wait(0.2)
+        ended.append(mirror)
+
+    async with await five.open() as meta:
+        await meta.commit([Put(b"a", b"")], token=token(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Mirror, "write", slow_but_for_the_first)
+            await refusal(Ambiguous, meta.commit([Put(b"b", b"")], token=token(2)))
+            assert len(begun) > 1
+            assert sorted(map(id, ended)) == sorted(map(id, begun[1:]))
+        await meta.commit([Put(b"c", b"")], token=token(3))
+        assert await keys(meta) == [b"a", b"c"]
 
 
 async def test_a_reader_that_was_cancelled_does_not_end_the_committer(five: Place) -> None:

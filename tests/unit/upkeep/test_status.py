@@ -65,7 +65,7 @@ async def test_the_audit_says_what_is_under_protected() -> None:
     found = await health(world, world.layouts, erasure(4, 2))
     assert found.is_healthy
     [note] = found.notes()
-    assert note.startswith("2 objects or parts under-protected: kept as 1 copies")
+    assert note.startswith("2 objects or parts under-protected: kept as 1 copy")
 
 
 async def test_too_few_drives_are_said() -> None:

@@ -88,13 +88,20 @@ class _Call(Generic[T]):
 
     def wait(self, run: Run, seconds: float) -> T:
         """What it returned. Raises what it raised, and OSError(ETIMEDOUT) when it has not returned in time."""
-        if not self._done.acquire(timeout=seconds):
-            if self._give_up(run):
-                raise _timed_out(self.drive)
-            self._done.acquire()
+        if not self.end(run, seconds):
+            raise _timed_out(self.drive)
         if self._error is not None:
             raise self._error
         return self._value
+
+    def end(self, run: Run, seconds: float) -> bool:
+        """Wait until it has returned; False when it was given up. Once."""
+        if self._done.acquire(timeout=seconds):
+            return True
+        if self._give_up(run):
+            return False
+        self._done.acquire()
+        return True
 
     def _give_up(self, run: Run) -> bool:
         with self._change:
@@ -168,22 +175,31 @@ class DriveThreads:
         return self._start(drive, action).wait(self._run, seconds)
 
     def call_each(self, actions: Mapping[DriveId, Callable[[], T]], seconds: float) -> dict[DriveId, T | OSError]:
-        """Do something on several drives at once, all within the same time; what came of each."""
+        """Do something on several drives at once, all within the same time; what came of each.
+
+        What an action raises that is no OSError is raised when all of them have ended.
+        """
         outcomes: dict[DriveId, T | OSError] = {}
-        calls: dict[DriveId, _Call[T]] = {}
-        for drive, action in actions.items():
-            try:
-                calls[drive] = self._start(drive, action)
-            except OSError as error:
-                outcomes[drive] = error
-        for drive, call in calls.items():
-            try:
-                outcomes[drive] = call.wait(self._run, seconds)
-            except OSError as error:
-                outcomes[drive] = error
-                if call.is_given_up:
-                    # The others began at the same time.
-                    seconds = 0
+        begun: dict[DriveId, _Call[T]] = {}
+        try:
+            for drive, action in actions.items():
+                try:
+                    begun[drive] = self._start(drive, action)
+                except OSError as error:
+                    outcomes[drive] = error
+            while begun:
+                drive, call = begun.popitem()
+                try:
+                    outcomes[drive] = call.wait(self._run, seconds)
+                except OSError as error:
+                    outcomes[drive] = error
+                    if call.is_given_up:
+                        # The others began at the same time.
+                        seconds = 0
+        finally:
+            # Whoever goes on after a bug must not meet a write that is still under way.
+            for call in begun.values():
+                call.end(self._run, seconds)
         return outcomes
 
     def _start(self, drive: DriveId, action: Callable[[], T]) -> _Call[T]:

@@ -210,7 +210,9 @@ class Store:
             self._mirrors.close()
         if before is None or before.mirrors != state.mirrors:
             paths = self.paths
-            self._mirrors = self._mirror_set([self._mirror(DriveId(drive), paths) for drive in state.mirrors])
+            self._mirrors = self._mirror_set(
+                [Mirror(self.disk, DriveId(drive), paths[DriveId(drive)]) for drive in state.mirrors]
+            )
         if self._view is None or str(self._view.path) != state.view:
             if self._view is not None:
                 self._view.close()
@@ -229,9 +231,6 @@ class Store:
             raise lmdb.CorruptedError(f"processes died reading {path}")
         with self.run.attendance.inside(path.name):
             return open_view(path, state.map_bytes)
-
-    def _mirror(self, drive: DriveId, paths: Mapping[DriveId, Path]) -> Mirror:
-        return Mirror(self.disk, drive, paths[drive])
 
     def _mirror_set(self, mirrors: Sequence[Mirror]) -> MirrorSet:
         return MirrorSet(mirrors, self.disk, self.sizes.segment)
@@ -395,7 +394,7 @@ class Store:
         self.follow()
         with self.view.reading() as transaction:
             position = self.view.position(transaction)
-        mirror = self._mirror(drive, self.paths)
+        mirror = Mirror(self.disk, drive, self.paths[drive])
         source = self.mirrors.mirrors[0]
         for segment in source.segments():
             if checkpoint.segment <= segment <= position.segment:
@@ -472,7 +471,7 @@ class Store:
 
     def _reachable(self, testimony: Testimony, newest: Witness) -> list[Mirror]:
         paths = self.paths
-        return [self._mirror(drive, paths) for drive in reachable_mirrors(testimony, newest)]
+        return [Mirror(self.disk, drive, paths[drive]) for drive in reachable_mirrors(testimony, newest)]
 
     def _recover(self, identity: bytes, heirs: Mapping[DriveId, DriveId] | None = None) -> None:
         """Find the newest epoch, establish the next with the mirrors that there are, and complete the log on them."""
