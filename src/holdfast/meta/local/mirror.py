@@ -3,7 +3,8 @@
 Rules. `log-<sequence of its first record, 16 hex digits>` is a segment; every mirror has the same ones with the same
 bytes at the same offsets, so any mirror can be patched from any other. A segment is full length from the start, and
 its blocks have been written once before they are used: then a sync has no metadata to write. `spare` is the next one,
-made ahead of time, of zeros: behind the last record there is nothing, but for what an append that was cut off left.
+made ahead of time, of zeros, from an old one if there is one: behind the last record there is nothing, but for what an
+append that was cut off left.
 `reserve` only takes up room, and is given up to let a full drive delete.
 Errors are OSError: the caller drops the mirror.
 """
@@ -207,6 +208,7 @@ class Mirror:
             if not file.is_at(unfinished):
                 return
             file.allocate(length)
+            length = file.size()
             zeros = bytes(_FILL_BYTES)
             for offset in range(0, length if written else 0, _FILL_BYTES):
                 file.write((zeros[: length - offset],), offset)
@@ -217,11 +219,37 @@ class Mirror:
         self._disk.sync_directory(self.path)
 
     def forget_before(self, sequence: int) -> None:
-        """Drop segments whose records all come before `sequence`."""
+        """Drop segments whose records all come before `sequence`; one becomes the next spare, if there is none."""
         for segment, behind in itertools.pairwise(self.segments()):
             if behind > sequence:
                 break
-            self._disk.unlink(self.path / segment_name(segment))
+            path = self.path / segment_name(segment)
+            if not self._hand_on(path):
+                self._disk.unlink(path)
+
+    def _hand_on(self, segment: Path) -> bool:
+        """Make an old segment the unfinished spare, over which `prepare` writes zeros: it has its room, which a full
+        disk might not give again."""
+        unfinished = self.path / f"{SPARE_NAME}.new"
+        try:
+            if self._disk.exists(self.path / SPARE_NAME):
+                return False
+            file = self._disk.open(unfinished, create=True)
+        except OSError:
+            return False
+        try:
+            # As in `_fill`: whoever is making the spare would give this file its name.
+            file.lock(exclusive=True)
+            if not file.is_at(unfinished):
+                return False
+            self._disk.rename(segment, unfinished)
+            # Before it is written over: a segment of that name with zeros in it would be none.
+            self._disk.sync_directory(self.path)
+        except BlockingIOError:
+            return False
+        finally:
+            file.close()
+        return True
 
     def claims_more(self, position: Position) -> bool:
         """Whether there are traces of records behind the one that would follow `position`: then that one was lost.

@@ -46,6 +46,7 @@ from holdfast.meta.local.views import (
     disown_view,
     find_view,
     is_deadly,
+    lacks_room,
     leave_view,
     roll_forward,
 )
@@ -334,8 +335,7 @@ class Store:
         if isinstance(reason, lmdb.MapFullError):
             self._renew_view()
             return
-        if isinstance(reason, lmdb.DiskError):
-            # By that py-lmdb means ENOSPC alone. A disk that dies has room enough elsewhere.
+        if lacks_room(self.disk, self.view, reason, self.sizes.segment):
             self.run.tight = True
             self.mirrors.each(Mirror.give_up_reserve)
         try:

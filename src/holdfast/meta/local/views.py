@@ -172,6 +172,16 @@ def build_view(disk: Disk, randomness: Randomness, store: StoreId, mirrors: Sequ
     raise OSError(f"no mirror takes a view: {failure}") from failure
 
 
+def lacks_room(disk: Disk, view: View, error: lmdb.Error, needed: int) -> bool:
+    """Whether a view failed because its disk is full. Of a write that was cut short LMDB says EIO, as of a dead one."""
+    if isinstance(error, lmdb.DiskError):
+        return True
+    try:
+        return disk.space(view.path).free < needed
+    except OSError:
+        return False
+
+
 def disown_view(disk: Disk, view: View) -> None:
     """Have no start believe a view again: who puts another in its place may die before it is removed."""
     with suppress(OSError):
