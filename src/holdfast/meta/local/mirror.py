@@ -179,9 +179,12 @@ class Mirror:
             self._disk.sync_directory(self.path)
 
     def prepare(self, segment_bytes: int, reserve_bytes: int) -> None:
-        """Make the spare and the reserve, if they are not there. OSError(ENOSPC) when there is no room."""
-        self._fill(RESERVE_NAME, reserve_bytes, written=False)
+        """Make the spare and the reserve, if they are not there. OSError(ENOSPC) when there is no room.
+
+        The spare first: an old segment that becomes one needs no room.
+        """
         self._fill(SPARE_NAME, segment_bytes, written=True)
+        self._fill(RESERVE_NAME, reserve_bytes, written=False)
 
     def give_up_reserve(self) -> None:
         """Free the reserve's room."""
