@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError
 
 from holdfast.testing.server import ACCESS_KEY, SECRET_KEY, Server
 
@@ -100,3 +101,20 @@ class Objects:
         assert listed == sorted(self.kept)
         for key, body in self.kept.items():
             assert self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() == body, key
+
+
+def until_served(call: Callable[[], None], *, seconds: float = 60.0) -> None:
+    """Call again while the answer is 503, or breaks off: drives come and go meanwhile. Any other one is final."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            call()
+        except HTTPClientError:
+            if time.monotonic() > deadline:
+                raise
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 503 or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(0.2)

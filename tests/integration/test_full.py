@@ -33,7 +33,7 @@ WRITERS_COUNT = 3
 REFUSALS_COUNT = 4
 
 # What deletes gave up is collected and compacted by then.
-SPACE_BACK_MAX_SECONDS = 60.0
+SPACE_BACK_MAX_SECONDS = 180.0
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from holdfast.testing.server import Server
 from tests.integration.conftest import StartServer
-from tests.integration.operator import Objects, command, wait_healthy
+from tests.integration.operator import Objects, command, until_served, wait_healthy
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating" / "losses.md"
 
@@ -185,16 +185,7 @@ def test_drives_swapped_for_each_other(start_server: StartServer) -> None:
 
 def check_once_opened(objects: Objects) -> None:
     """Between letting go of drives and opening them where they are now, what only they hold is answered with 503."""
-    deadline = time.monotonic() + NOTICE_MAX_SECONDS
-    while True:
-        try:
-            objects.check()
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 503 or time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-        else:
-            return
+    until_served(objects.check)
 
 
 def swap(one: Path, two: Path) -> None:

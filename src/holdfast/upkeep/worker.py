@@ -30,7 +30,7 @@ PAUSE_MAX_SECONDS = 60.0
 
 # The first failure may be a blip; later ones wait until somebody has had the time to do something.
 BACKOFF_FIRST_SECONDS = 1.0
-BACKOFF_MAX_SECONDS = 300.0
+BACKOFF_MAX_SECONDS = 30.0
 
 # What is over sooner is said once, when it is.
 BEGUN_AFTER_SECONDS = 1.0
