@@ -7,15 +7,13 @@ from pathlib import Path
 import pytest
 
 from holdfast.core.errors import Full, Unavailable
-from holdfast.core.ids import DriveId
 from holdfast.drives.os_disk import OsDisk
 from holdfast.meta.interface import Delete, Put
 from holdfast.meta.local.care import Care
 from holdfast.meta.local.log import ALIGN_BYTES, HEADER_BYTES, Position, comes_later, encode_record
-from holdfast.meta.local.mirror import Mirror
 from holdfast.testing.faulty_disk import Fault, FaultyDisk
 from holdfast.testing.meta_suite import token
-from tests.unit.meta.stores import SMALL, Place
+from tests.unit.meta.stores import Place
 from tests.unit.meta.test_life import check, files, fill
 
 LOOKS_LIKE_A_HEADER = b"HFL1" + b"a" * (HEADER_BYTES - 4)
@@ -84,44 +82,6 @@ async def test_what_looks_like_a_header_behind_the_end_is_no_lost_commit(tmp_pat
     async with await place.open() as meta:
         await check(meta, 5)
         await fill(meta, 5, 5)
-
-
-async def test_segments_are_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old one in the place of a new one would bring keys that clients chose behind the end of the log."""
-    monkeypatch.setattr(Care, "tend", lambda care: None)
-    place = Place(tmp_path, 1, 0).create()
-    async with await place.open() as meta:
-        for start in range(0, 120, 40):
-            await fill(meta, 40, start, 3000)
-            for spare in files(place, "spare"):
-                spare.unlink()
-            await meta.checkpoint()
-        assert files(place, "spare") == []
-        await check(meta, 120, 3000)
-
-
-async def test_an_old_segment_becomes_the_next_spare_with_zeros_over_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its room is there already, which a full disk might not give again."""
-    monkeypatch.setattr(Care, "tend", lambda care: None)
-    place = Place(tmp_path, 1, 0).create()
-    async with await place.open() as meta:
-        await fill(meta, 60, 0, 3000)
-        await meta.checkpoint()
-        await fill(meta, 60, 60, 3000)
-        for spare in files(place, "spare"):
-            spare.unlink()
-        old = {path.stat().st_ino for path in files(place, "log-*")}
-        await meta.checkpoint()
-        [unfinished] = files(place, "spare.new")
-        assert unfinished.stat().st_ino in old
-        Mirror(OsDisk(), DriveId(bytes(16)), unfinished.parent).prepare(SMALL.segment, SMALL.reserve)
-        [spare] = files(place, "spare")
-        assert spare.stat().st_ino in old
-        assert set(spare.read_bytes()) == {0}
-        await fill(meta, 60, 120, 3000)
-        await check(meta, 180, 3000)
 
 
 def test_a_later_record_is_one_that_could_be_there() -> None:

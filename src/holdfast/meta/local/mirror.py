@@ -3,8 +3,8 @@
 Rules. `log-<sequence of its first record, 16 hex digits>` is a segment; every mirror has the same ones with the same
 bytes at the same offsets, so any mirror can be patched from any other. A segment is full length from the start, and
 its blocks have been written once before they are used: then a sync has no metadata to write. `spare` is the next one,
-made ahead of time, of zeros, from an old one if there is one: behind the last record there is nothing, but for what an
-append that was cut off left.
+made ahead of time; an old segment becomes it when its records are no longer needed. What is left in it has lower
+sequences than what could follow, so it is not read as records, nor as traces of lost ones (`log.comes_later`).
 `reserve` only takes up room, and is given up to let a full drive delete.
 Errors are OSError: the caller drops the mirror.
 """
@@ -227,32 +227,11 @@ class Mirror:
             if behind > sequence:
                 break
             path = self.path / segment_name(segment)
-            if not self._hand_on(path):
-                self._disk.unlink(path)
-
-    def _hand_on(self, segment: Path) -> bool:
-        """Make an old segment the unfinished spare, over which `prepare` writes zeros: it has its room, which a full
-        disk might not give again."""
-        unfinished = self.path / f"{SPARE_NAME}.new"
-        try:
             if self._disk.exists(self.path / SPARE_NAME):
-                return False
-            file = self._disk.open(unfinished, create=True)
-        except OSError:
-            return False
-        try:
-            # As in `_fill`: whoever is making the spare would give this file its name.
-            file.lock(exclusive=True)
-            if not file.is_at(unfinished):
-                return False
-            self._disk.rename(segment, unfinished)
-            # Before it is written over: a segment of that name with zeros in it would be none.
-            self._disk.sync_directory(self.path)
-        except BlockingIOError:
-            return False
-        finally:
-            file.close()
-        return True
+                self._disk.unlink(path)
+            else:
+                # It has its room already, which a full disk might not give again.
+                self._disk.rename(path, self.path / SPARE_NAME)
 
     def claims_more(self, position: Position) -> bool:
         """Whether there are traces of records behind the one that would follow `position`: then that one was lost.
