@@ -139,8 +139,8 @@ def check_verdict(server: Server) -> None:
     assert "Input/output error" not in said, said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("drives", "size_bytes"), [(1, 128 * MIB), pytest.param(4, 96 * MIB, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize(("drives", "size_bytes"), [(1, 128 * MIB), (4, 96 * MIB)])
 def test_a_full_store(tmp_path: Path, drives: int, size_bytes: int) -> None:
     with small_disks(tmp_path, drives, size_bytes) as server:
         filler = Filler(server)
