@@ -23,6 +23,9 @@ COMMAND_MAX_SECONDS = 300
 
 HEALTHY_MAX_SECONDS = 180.0
 
+# A store that lacks drives for the moment.
+_BUSY = frozenset({503})
+
 
 def command(server: Server, *arguments: object, environment: Mapping[str, str] | None = None) -> "Said":
     """Run `holdfast ...` on the server's store; DIR... are left to the environment."""
@@ -103,8 +106,9 @@ class Objects:
             assert self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() == body, key
 
 
-def until_served(call: Callable[[], None], *, seconds: float = 60.0) -> None:
-    """Call again while the answer is 503, or breaks off: drives come and go meanwhile. Any other one is final."""
+def until_served(call: Callable[[], None], *, seconds: float = 60.0, waited_out: frozenset[int] = _BUSY) -> None:
+    """Call again while nobody answers, or with a status that is `waited_out`: drives and workers come and go meanwhile.
+    Any other answer is final."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -113,7 +117,8 @@ def until_served(call: Callable[[], None], *, seconds: float = 60.0) -> None:
             if time.monotonic() > deadline:
                 raise
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 503 or time.monotonic() > deadline:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status not in waited_out or time.monotonic() > deadline:
                 raise
         else:
             return

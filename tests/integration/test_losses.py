@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError
 
 from holdfast.testing.server import Server
 from tests.integration.conftest import StartServer
@@ -62,16 +62,7 @@ def table() -> dict[int, tuple[int, int]]:
 def through_deaths(call: Callable[[], None]) -> None:
     """What is mapped from a drive that is written over may end all workers at once (docs/known-limits.md): until they
     are there again nobody listens. Whatever is answered must be right all the same."""
-    deadline = time.monotonic() + RESTARTED_MAX_SECONDS
-    while True:
-        try:
-            call()
-        except HTTPClientError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-        else:
-            return
+    until_served(call, seconds=RESTARTED_MAX_SECONDS, waited_out=frozenset())
 
 
 def at_once(call: Callable[[], None]) -> None:
