@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from typing import Any
 import pytest
 from bench.figures import MemorySampler
 
+from holdfast.core.crc import crc64nvme
 from holdfast.core.limits import MIB
+from holdfast.testing.s3_client import S3Client, quote_key
 from holdfast.testing.server import Server, free_port
 from tests.integration.conftest import StartServer
 
@@ -91,6 +94,7 @@ def test_air_beside_s3(start_server: StartServer) -> None:
         assert (first.status, list(first.json)) == (200, ["message", "time_taken", "speed"])
         key = "a/name with spaces?.bin"
         assert s3.get("shared", key).body == b"by air"
+        check_crc(s3, "shared", key, b"by air")
         data = os.urandom(3 * MIB)
         assert s3.put("shared", key, data).status == 200
         path = "shared/a/name%20with%20spaces%3F.bin"
@@ -120,6 +124,16 @@ def test_air_beside_s3(start_server: StartServer) -> None:
             time.sleep(0.01)
         air.wait()
         assert air.get(f"{path}?version=1").body == b"by air"
+
+
+def check_crc(s3: S3Client, bucket: str, key: str, data: bytes) -> None:
+    """S3 tells the checksum of what air put, wherever it tells one."""
+    expected = b64encode(crc64nvme(data).to_bytes(8)).decode()
+    path = f"/{bucket}/{quote_key(key)}"
+    told = s3.request("HEAD", path, headers={"x-amz-checksum-mode": "ENABLED"}).headers
+    assert (told["x-amz-checksum-crc64nvme"], told["x-amz-checksum-type"]) == (expected, "FULL_OBJECT")
+    attributes = s3.request("GET", path, [("attributes", "")], {"x-amz-object-attributes": "Checksum"}).body.decode()
+    assert f"<ChecksumCRC64NVME>{expected}</ChecksumCRC64NVME>" in attributes
 
 
 def put_twice(air: Air, path: str, made: list[tuple[int, int]]) -> None:
