@@ -119,7 +119,8 @@ class RowCatalogue:
         _, row = await self._references.read(content)
         if row.walk_root is None:
             return
-        async with aclosing(walk(self._contents.blocks(content), self._contents.walk_root(content, row))) as blocks:
+        root = self._contents.walk_root(content, row)
+        async with aclosing(walk(self._contents.blocks(content), self._contents.threads, root)) as blocks:
             async for block in blocks:
                 stored = self._stored(content, block.position, block.ref)
                 yield StoredBlock(stored.tagged, stored.ref, stored.tag, block.unread)
@@ -129,7 +130,7 @@ class RowCatalogue:
         if row.walk_root is None:
             raise NotFound("the content has no blocks of its own")
         root = self._contents.walk_root(tagged.content, row)
-        ref = await locate(self._contents.blocks(tagged.content), root, tagged.position)
+        ref = await locate(self._contents.blocks(tagged.content), self._contents.threads, root, tagged.position)
         if ref.id != block:
             raise NotFound("the content has another block there")
         return self._stored(tagged.content, tagged.position, ref)

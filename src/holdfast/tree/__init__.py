@@ -11,6 +11,7 @@ and reads none; who holds R reads all. One entry names a tree of any size.
 - `node`     inner nodes
 - `store`    what a tree asks of whoever keeps its blocks, and positions
 - `threads`  where sealing runs
+- `fetching` inner nodes out of a store
 - `writer`   blocks in order to a root entry
 - `reader`   a root entry and a range to bytes
 - `walker`   a walk root to the refs of all blocks

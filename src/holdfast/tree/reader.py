@@ -24,7 +24,8 @@ from holdfast.crypto.derive import KEY_BYTES
 from holdfast.erasure import BlockRef
 from holdfast.erasure.arena import SHARED
 from holdfast.tree.entry import RootEntry, walk_key
-from holdfast.tree.node import Node, open_node
+from holdfast.tree.fetching import check_length, fetch_node
+from holdfast.tree.node import Node
 from holdfast.tree.store import BlockStore
 from holdfast.tree.threads import SealingThreads
 
@@ -147,7 +148,8 @@ async def _leaves(
         if subtree.level == 0:
             yield subtree
             continue
-        node = await store.get(subtree.ref, partial(_open_node, threads, subtree))
+        key = walk_key(subtree.key)
+        node = await fetch_node(store, threads, subtree.ref, key, level=subtree.level, size=subtree.length)
         stack.extend(reversed(_children(node, subtree)))
 
 
@@ -170,21 +172,10 @@ async def _load(store: BlockStore, threads: SealingThreads, leaf: _Subtree) -> B
 
 
 def _open(threads: SealingThreads, leaf: _Subtree, sealed: Buffer) -> Buffer:
-    _check_length(leaf.ref, sealed)
+    check_length(leaf.ref, sealed)
     if leaf.length <= _BYTES_MAX_BYTES:
         plain = threads.sealer().open(leaf.key, sealed, leaf.length)
         return plain if leaf.end - leaf.start == leaf.length else memoryview(plain)[leaf.start : leaf.end]
     out = SHARED.take(leaf.length)
     threads.sealer().open_into(leaf.key, sealed, leaf.length, out)
     return out[leaf.start : leaf.end]
-
-
-def _open_node(threads: SealingThreads, subtree: _Subtree, sealed: Buffer) -> Node:
-    _check_length(subtree.ref, sealed)
-    key = walk_key(subtree.key)
-    return open_node(threads.sealer(), key, sealed, level=subtree.level, size=subtree.length)
-
-
-def _check_length(ref: BlockRef, sealed: Buffer) -> None:
-    if len(sealed) != ref.length:
-        raise Corrupt(f"a block of {len(sealed)} bytes where {ref.length} were stored")

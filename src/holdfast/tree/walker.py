@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from holdfast.core.errors import HoldfastError, NotFound
-from holdfast.crypto.blocks import BlockSealer
 from holdfast.erasure import BlockRef
 from holdfast.tree.entry import WalkRoot
-from holdfast.tree.node import Node, open_node
+from holdfast.tree.fetching import fetch_node
+from holdfast.tree.node import Node
 from holdfast.tree.store import BlockStore, make_position, split_position
+from holdfast.tree.threads import SealingThreads
 
 
 class WalkedBlock(Struct, frozen=True):
@@ -38,18 +39,17 @@ class _Visit:
     next: int = 0
 
 
-async def walk(store: BlockStore, root: WalkRoot) -> AsyncGenerator[WalkedBlock, None]:
+async def walk(store: BlockStore, threads: SealingThreads, root: WalkRoot) -> AsyncGenerator[WalkedBlock, None]:
     """Every block of a tree, inner nodes included. One node is fetched at a time; data blocks never are.
 
     A node that cannot be fetched or opened is yielded with `unread`, and the walk goes on beside it.
     """
-    sealer = BlockSealer()
     top = WalkedBlock(root.ref, make_position(root.depth, 0), root.size)
     if not root.depth:
         yield top
         return
     visits: list[_Visit] = []
-    opened = await _open(store, sealer, top, root.key)
+    opened = await _open(store, threads, top, root.key)
     if isinstance(opened, WalkedBlock):
         yield opened
         return
@@ -65,21 +65,20 @@ async def walk(store: BlockStore, root: WalkRoot) -> AsyncGenerator[WalkedBlock,
         if visit.node.level == 1:
             yield child
             continue
-        opened = await _open(store, sealer, child, visit.node.walk_key(visit.next - 1))
+        opened = await _open(store, threads, child, visit.node.walk_key(visit.next - 1))
         if isinstance(opened, WalkedBlock):
             yield opened
         else:
             visits.append(_Visit(child, opened))
 
 
-async def locate(store: BlockStore, root: WalkRoot, position: int) -> BlockRef:
+async def locate(store: BlockStore, threads: SealingThreads, root: WalkRoot, position: int) -> BlockRef:
     """The block that hangs at `position`. Raises NotFound when none does; Corrupt, Unavailable from the way there."""
     level, start = split_position(position)
-    sealer = BlockSealer()
     block = WalkedBlock(root.ref, make_position(root.depth, 0), root.size)
     key = root.key
     for above in range(root.depth, level, -1):
-        node = await _node(store, sealer, block, key)
+        node = await _node(store, threads, block, key)
         offset = start - split_position(block.position)[1]
         if offset >= block.length:
             break
@@ -96,14 +95,14 @@ def _child(parent: WalkedBlock, node: Node, index: int) -> WalkedBlock:
     return WalkedBlock(node.ref(index), make_position(node.level - 1, start + node.start(index)), node.length(index))
 
 
-async def _open(store: BlockStore, sealer: BlockSealer, block: WalkedBlock, key: bytes) -> Node | WalkedBlock:
+async def _open(store: BlockStore, threads: SealingThreads, block: WalkedBlock, key: bytes) -> Node | WalkedBlock:
     """The node at `block`, or `block` with the reason why not."""
     try:
-        return await _node(store, sealer, block, key)
+        return await _node(store, threads, block, key)
     except HoldfastError as error:
         return WalkedBlock(block.ref, block.position, block.length, error)
 
 
-async def _node(store: BlockStore, sealer: BlockSealer, block: WalkedBlock, key: bytes) -> Node:
+async def _node(store: BlockStore, threads: SealingThreads, block: WalkedBlock, key: bytes) -> Node:
     level, _ = split_position(block.position)
-    return await store.get(block.ref, lambda sealed: open_node(sealer, key, sealed, level=level, size=block.length))
+    return await fetch_node(store, threads, block.ref, key, level=level, size=block.length)

@@ -111,7 +111,7 @@ async def test_a_tree_is_read_by_the_product_and_by_the_page(threads: SealingThr
     root = decode_root(bytes.fromhex(one["entry"]))
     assert root.depth == 2
     assert b"".join([bytes(piece) async for piece in read(store, threads, root)]) == PLAIN
-    walked = [(it.position, it.ref.id.hex()) async for it in walk(store, root.walk_root())]
+    walked = [(it.position, it.ref.id.hex()) async for it in walk(store, threads, root.walk_root())]
     assert sorted(walked) == [(it["position"], it["id"]) for it in one["blocks"]]
     assert reference.read_tree(store.blocks, reference.decode_entry(bytes.fromhex(one["entry"]))) == PLAIN
 

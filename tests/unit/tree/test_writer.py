@@ -214,7 +214,7 @@ async def test_abort_names_every_block_that_was_stored(threads: SealingThreads) 
     await asyncio.sleep(0.1)
     roots = await writer.abort()
     assert len(roots) < len(store.blocks)
-    walked = [block.ref for root in roots async for block in walk(store, root)]
+    walked = [block.ref for root in roots async for block in walk(store, threads, root)]
     assert {ref.id for ref in walked} == set(store.blocks)
     assert len(walked) == len(store.blocks)
 
