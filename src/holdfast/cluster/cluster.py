@@ -79,8 +79,8 @@ class Cluster:
     async def get(self, ref: BlockRef, then: Callable[[Buffer], T]) -> T:
         """`then` of the sealed block of `ref.length` bytes, called where it was joined: in a thread if it is large.
 
-        Raises NotFound when every drive answered and none holds anything of it, Corrupt when there are too few good
-        fragments and bad ones beside them, NotEnoughFragments otherwise; and what `then` raises.
+        Raises Corrupt when every drive answered, and there are too few good fragments and bad ones beside them;
+        NotEnoughFragments otherwise, also when no drive knows anything of it; and what `then` raises.
         """
         homes = await self._places.homes(ref)
         read = Read(

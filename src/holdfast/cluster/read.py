@@ -117,7 +117,7 @@ class Read:
             self._try_next_place(index)
 
     async def run(self, then: Callable[[Buffer], T]) -> T:
-        """`then` of the sealed block. Raises NotFound, NotEnoughFragments, Corrupt, and what `then` raises."""
+        """`then` of the sealed block. Raises NotEnoughFragments, Corrupt, and what `then` raises."""
         try:
             self._parts, verdict = await self._visit(partial(self._glance, then))
             if verdict is None and self._ref.length > INLINE_MAX_BYTES:
@@ -139,6 +139,9 @@ class Read:
 
     @property
     def damage(self) -> list[Damage]:
+        if not self._parts and not self._bad and not self._silent:
+            # So a block looks that was deleted while it was looked for; and of nothing nothing can be rebuilt.
+            return []
         found = [Damage(index, drive, reason) for (index, drive), reason in self._bad.items()]
         lacking = [
             Damage(index, None, "not where it belongs")
@@ -346,10 +349,10 @@ class Read:
         return _Verdict(proven.bad, None if proven.sealed is None else (then(proven.sealed),))
 
     def _failure(self) -> HoldfastError:
-        name, code = self._ref.id.hex(), self._ref.code
-        if not self._silent and not self._bad and not self._parts:
-            return NotFound(f"no drive holds anything of block {name}")
-        said = f"block {name}: {len(self._parts)} good fragments of the {code.k} that {code} needs"
+        """Never NotFound: whoever asks has it in writing that the block was stored, and a drive may be away that no
+        live layout names."""
+        code = self._ref.code
+        said = f"block {self._ref.id.hex()}: {len(self._parts)} good fragments of the {code.k} that {code} needs"
         if self._bad and not self._silent:
             return Corrupt(f"{said}, {len(self._bad)} bad ones")
         return NotEnoughFragments(f"{said}, {len(self._bad)} bad ones; {len(self._silent)} drives do not answer")

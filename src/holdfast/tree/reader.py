@@ -71,8 +71,8 @@ def read(
 ) -> AsyncGenerator[Buffer, None]:
     """The plain bytes of a tree, or of a range of it, in order and in pieces of at most a block.
 
-    A piece stays valid for as long as it is held. Raises InvalidRequest when the range reaches past the end, Corrupt,
-    NotFound and Unavailable. Close the iterator when leaving it early (`contextlib.aclosing`).
+    A piece stays valid for as long as it is held. Raises InvalidRequest when the range reaches past the end, Corrupt
+    and Unavailable. Close the iterator when leaving it early (`contextlib.aclosing`).
     """
     return read_extents(store, threads, (Extent(root, 0, root.size),), range, ahead=ahead)
 

@@ -37,7 +37,7 @@ class BlockStore(Protocol):
         """`then` of the sealed block, `ref.length` bytes, checked against `ref.id`.
 
         `then` is called in the thread in which the block was joined, or on the event loop when it is small. Raises
-        NotFound, Corrupt, Unavailable, and what `then` raises.
+        Corrupt, Unavailable (also of a block that nobody knows: no proof that it is gone), and what `then` raises.
         """
         ...
 

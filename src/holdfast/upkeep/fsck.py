@@ -11,7 +11,7 @@ from enum import Enum
 
 from holdfast.cluster.heal import Placing, survey_blocks
 from holdfast.cluster.plan import Survey
-from holdfast.core.errors import Corrupt, NotFound, Unavailable
+from holdfast.core.errors import Corrupt, NotEnoughFragments, NotFound, Unavailable
 from holdfast.core.ids import BlockId, ContentId, DriveId
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
 from holdfast.upkeep.audit import plan_of
@@ -160,14 +160,15 @@ async def _judge(
         return Finding(Trouble.ORPHAN, tagged.content, name, index, drive.id), None
     if liveness is not Liveness.LIVE:
         return None, None
+    finding = Finding(Trouble.BAD, tagged.content, name, index, drive.id) if bad else None
     try:
         block = await _block(catalogue, tagged, name)
     except NotFound:
         return Finding(Trouble.DANGLING, tagged.content, name, index, drive.id), None
-    if block is None:
-        return None, None
-    finding = Finding(Trouble.BAD, tagged.content, name, index, drive.id) if bad else None
-    return finding, block
+    except (Corrupt, NotEnoughFragments):
+        # The tree above it cannot be read, as the walk from the rows has said.
+        return finding, None
+    return (finding, block) if block is not None else (None, None)
 
 
 async def _block(catalogue: Catalogue, tagged: TaggedContent, name: BlockId) -> StoredBlock | None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Corrupt, NotFound
+from holdfast.core.errors import Corrupt, NotEnoughFragments, NotFound
 from holdfast.core.ids import BlockId
 from holdfast.core.limits import MIB
 from holdfast.drives.interface import Drive, FragmentInfo, FragmentKey
@@ -136,6 +136,7 @@ class Scrubber(Passes[ScrubRecord]):
             return
         try:
             block = await self._catalogue.find(tagged, checked.info.key.block)
-        except NotFound:
+        except (NotFound, Corrupt, NotEnoughFragments):
+            # The content has no such block, or the tree above it cannot be read: for that alone the pass must not stop.
             return
         await self._catalogue.report_damage([block])

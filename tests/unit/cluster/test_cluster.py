@@ -20,7 +20,6 @@ from holdfast.core.errors import (
     InvalidRequest,
     NodeDown,
     NotEnoughFragments,
-    NotFound,
     Timeout,
     Unavailable,
 )
@@ -314,15 +313,31 @@ async def test_fragments_of_another_block_are_refused() -> None:
     assert [index for _, index, _, _ in group.damage] == [0]
 
 
-async def test_nothing_anywhere_is_not_found_and_a_silent_drive_is_not_nothing() -> None:
+async def test_a_block_that_no_drive_knows_is_not_taken_for_deleted() -> None:
     group = Group(6)
     ref = encode(BLOCK, erasure(4, 2)).ref
-    with pytest.raises(NotFound):
+    with pytest.raises(NotEnoughFragments):
         await group.cluster.get(ref, bytes)
-    assert group.damage == []
+    assert group.damage == [], "it may have been deleted just now, and then nothing is wrong"
     group[3].error = NodeDown
     with pytest.raises(NotEnoughFragments):
         await group.cluster.get(ref, bytes)
+
+
+@pytest.mark.parametrize("code", [copies(1), erasure(4, 2)], ids=str)
+async def test_a_drive_that_is_detached_and_in_no_layout_any_more_may_come_back(code: Code) -> None:
+    group = Group(6, spare=6)
+    block = encode(BLOCK, code)
+    await group.cluster.put(block, b"")
+    moved = add(group.layout, [LayoutDrive(drive_id(i), 10**12, f"n{i}") for i in range(6, 12)])
+    for i in range(6):
+        moved = retire(moved, drive_id(i), State.GONE)
+    group.cluster.use([moved])
+    away = {drive_id(i): group.drives.pop(drive_id(i)) for i in range(6)}
+    with pytest.raises(NotEnoughFragments):
+        await group.cluster.get(block.ref, bytes)
+    group.drives.update(away)
+    assert await group.cluster.get(block.ref, bytes) == BLOCK
 
 
 async def test_a_reference_that_does_not_match_reads_nothing() -> None:
@@ -331,7 +346,7 @@ async def test_a_reference_that_does_not_match_reads_nothing() -> None:
     await group.cluster.put(block, b"")
     with pytest.raises(Corrupt):
         await group.cluster.get(BlockRef(block.ref.id, block.ref.code, block.ref.length - 1), bytes)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotEnoughFragments):
         await group.cluster.get(BlockRef(BlockId(bytes(32)), block.ref.code, block.ref.length), bytes)
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from holdfast.core.errors import Corrupt, NodeDown, NotEnoughFragments, NotFound, Unavailable
+from holdfast.core.errors import Corrupt, NodeDown, NotEnoughFragments, Unavailable
 from holdfast.core.ids import BlockId
 from holdfast.drives.interface import FragmentKey
 from holdfast.erasure import BlockRef, Code, copies, encode, erasure
@@ -208,7 +208,7 @@ class ClusterMachine(RuleBasedStateMachine):
         ref = encode(b"never written", erasure(2, 2)).ref
         try:
             self.do(self.group.cluster.get(ref, bytes))
-        except (NotFound, NotEnoughFragments):
+        except NotEnoughFragments:
             return
         except Corrupt:
             raise AssertionError("nothing was read that could be wrong") from None

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from holdfast.cluster.heal import Healer
+from holdfast.core.errors import Corrupt, HoldfastError, NotEnoughFragments
 from holdfast.core.ids import DriveId
 from holdfast.drives.interface import Fragment, FragmentKey
 from holdfast.erasure import copies, erasure
@@ -175,6 +176,26 @@ async def test_fsck_says_what_it_could_not_look_at() -> None:
     found = counted(await check(world))
     assert found[Trouble.UNREAD] == 1
     assert found[Trouble.SILENT] == 1
+
+
+@pytest.mark.parametrize("error", [Corrupt, NotEnoughFragments])
+async def test_fsck_goes_on_beside_a_tree_that_cannot_be_read(
+    error: type[HoldfastError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find(*_: object) -> None:
+        raise error
+
+    world = World(3)
+    root = world.rows[await world.create(copies(2), 2)].refs[-1]
+    for drive in world.drives.values():
+        for index in range(2):
+            if FragmentKey(root.id, index) in drive.held():
+                drive.lose(FragmentKey(root.id, index))
+    monkeypatch.setattr(world, "find", find)
+    holder = next(drive for drive in world.drives.values() if drive.held())
+    holder.rotten.add(min(holder.held()))
+    found = counted(await check(world, read=True))
+    assert found == {Trouble.UNREAD: 1, Trouble.LOST: 1, Trouble.MISSING: 2, Trouble.BAD: 1}
 
 
 async def test_fsck_repair_leaves_a_sound_store() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from holdfast.core.errors import Corrupt, HoldfastError, NotEnoughFragments
 from holdfast.drives.interface import Fragment, FragmentInfo, FragmentKey
 from holdfast.erasure import copies
 from holdfast.upkeep import scrub
@@ -43,6 +44,21 @@ async def test_wrong_bytes_under_a_good_checksum_are_bad() -> None:
     drive.held()[key] = Fragment(key, good.commitment, good.leaves, good.tag, bytes(len(good.payload)))
     await pass_over(world, drive)
     assert set(world.outbox) == {bytes(key.block)}
+
+
+@pytest.mark.parametrize("error", [Corrupt, NotEnoughFragments])
+async def test_rot_below_a_node_that_cannot_be_read_does_not_end_the_pass(
+    error: type[HoldfastError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find(*_: object) -> None:
+        raise error
+
+    world = World(1)
+    await world.create(copies(1), 3)
+    [drive] = world.drives.values()
+    drive.rotten |= set(drive.held())
+    monkeypatch.setattr(world, "find", find)
+    assert (await pass_over(world, drive)).status() == "last pass: 4 fragments checked, 4 bad"
 
 
 async def test_rot_in_what_no_longer_lives_is_nobodys_business() -> None:
