@@ -29,6 +29,7 @@ from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.os_disk import OsDisk
 from holdfast.gateways.sos.blob_server import BlobServer
 from holdfast.gateways.sos.blobs import BlobStore
+from holdfast.gateways.sos.database_blobs import DatabaseBlobs
 from holdfast.gateways.sos.object_blobs import ObjectBlobs
 
 STORE_VARIABLE = "SOS_STORE"
@@ -134,10 +135,10 @@ async def _open_objects(store: str) -> AsyncIterator[BlobStore]:
 async def _open_redis(store: str) -> AsyncIterator[BlobStore]:
     from redis.asyncio import Redis
 
-    from holdfast.gateways.sos.redis_blobs import RedisBlobs, warnings_of
+    from holdfast.gateways.sos.redis_database import RedisDatabase, warnings_of
 
     client = Redis.from_url(store, socket_timeout=DATABASE_MAX_SECONDS, decode_responses=False)
-    blobs = RedisBlobs(client, SystemRandomness())
+    blobs = DatabaseBlobs(RedisDatabase(client), SystemRandomness())
     try:
         _warn(await warnings_of(client))
         yield blobs
@@ -147,11 +148,14 @@ async def _open_redis(store: str) -> AsyncIterator[BlobStore]:
 
 @asynccontextmanager
 async def _open_postgresql(store: str) -> AsyncIterator[BlobStore]:
-    from holdfast.gateways.sos.postgresql_blobs import PostgresqlBlobs
+    from holdfast.gateways.sos.postgresql_database import PostgresqlDatabase
 
-    blobs = await PostgresqlBlobs.connect(store, SystemRandomness(), connections=CONNECTIONS_COUNT)
+    database = await PostgresqlDatabase.connect(
+        store, connections=CONNECTIONS_COUNT, timeout_seconds=DATABASE_MAX_SECONDS
+    )
+    blobs = DatabaseBlobs(database, SystemRandomness())
     try:
-        _warn(await blobs.warnings())
+        _warn(await database.warnings())
         yield blobs
     finally:
         await blobs.close()
@@ -159,12 +163,12 @@ async def _open_postgresql(store: str) -> AsyncIterator[BlobStore]:
 
 @asynccontextmanager
 async def _open_memcached(store: str) -> AsyncIterator[BlobStore]:
-    from holdfast.gateways.sos.memcached_blobs import LineClient, MemcachedBlobs
+    from holdfast.gateways.sos.memcached_database import LineClient, MemcachedDatabase
 
     address = urlsplit(store)
     client = LineClient(address.hostname or "localhost", address.port or 11211, pool_size=CONNECTIONS_COUNT)
     _warn(["memcached is relaxed: it keeps nothing across a restart, and unless it runs with -M not when it is full"])
-    blobs = MemcachedBlobs(client, SystemRandomness())
+    blobs = DatabaseBlobs(MemcachedDatabase(client), SystemRandomness())
     try:
         yield blobs
     finally:

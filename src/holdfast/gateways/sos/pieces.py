@@ -9,10 +9,10 @@ from typing import Self
 
 import msgspec
 
-from holdfast.core.errors import Corrupt, NotFound, Unavailable
+from holdfast.core.errors import Corrupt, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import MIB
-from holdfast.gateways.sos.blobs import BlobInfo, Sum, deleted_meanwhile, other_bytes
+from holdfast.gateways.sos.blobs import BlobInfo, Sum
 
 # One command to the database: large enough that its cost does not count, small enough to have some for each stream.
 PIECE_BYTES = MIB
@@ -56,23 +56,6 @@ class Head(msgspec.Struct, frozen=True):
 
     def info(self, id: str) -> BlobInfo:
         return BlobInfo(id, self.size, self.headers)
-
-
-def known(id: str, head: Head | None) -> Head:
-    """What was found under an id. Raises NotFound when that is nothing."""
-    if head is None:
-        raise NotFound(f"nothing is kept under {id}")
-    return head
-
-
-def settle(id: str, winner: Head | None, came: Sum) -> int:
-    """The size of a blob that somebody else put meanwhile. Raises AlreadyExists unless it is the one that came,
-    Unavailable when it is gone again."""
-    if winner is None:
-        raise deleted_meanwhile(id)
-    if (winner.size, winner.sha256) != (came.size, came.digest().hex()):
-        raise other_bytes(id)
-    return winner.size
 
 
 async def cut(body: AsyncIterator[Buffer], piece_bytes: int = PIECE_BYTES) -> AsyncGenerator[bytes, None]:

@@ -13,13 +13,15 @@ from holdfast.core.clock import Randomness
 from holdfast.core.errors import Corrupt, Full, NotFound, Unavailable
 from holdfast.core.limits import MIB
 from holdfast.gateways.sos.blobs import BlobStore
-from holdfast.gateways.sos.memcached_blobs import LineClient, MemcachedBlobs
-from holdfast.gateways.sos.pieces import known
-from holdfast.gateways.sos.postgresql_blobs import PostgresqlBlobs
-from holdfast.gateways.sos.redis_blobs import RedisBlobs, warnings_of
+from holdfast.gateways.sos.database_blobs import Database, DatabaseBlobs
+from holdfast.gateways.sos.memcached_database import LineClient, MemcachedDatabase
+from holdfast.gateways.sos.postgresql_database import PostgresqlDatabase
+from holdfast.gateways.sos.redis_database import RedisDatabase, warnings_of
 from holdfast.testing.blob_suite import BlobSuite, list_ids, pieces, read, refusal
 from holdfast.testing.clock import SeededRandomness
 from tests.unit.gateways.sos import databases
+
+COMMAND_MAX_SECONDS = 60.0
 
 _SEEDS = iter(range(10_000))
 
@@ -69,27 +71,33 @@ class DatabaseSuite(BlobSuite):
             yield store
 
 
-# Redis
-
-
 @asynccontextmanager
-async def open_redis(url: str) -> AsyncIterator[RedisBlobs]:
-    store = RedisBlobs(Redis.from_url(url), chance())
+async def over(database: Database) -> AsyncIterator[DatabaseBlobs]:
+    store = DatabaseBlobs(database, chance())
     try:
         yield store
     finally:
         await store.close()
 
 
-class TestRedisBlobs(DatabaseSuite):
+# Redis
+
+
+@asynccontextmanager
+async def open_redis(url: str) -> AsyncIterator[DatabaseBlobs]:
+    async with over(RedisDatabase(Redis.from_url(url))) as store:
+        yield store
+
+
+class TestRedis(DatabaseSuite):
     name = "redis"
     open = staticmethod(open_redis)
 
     @staticmethod
-    async def empty(store: RedisBlobs) -> None:
-        await store._client.flushall()
+    async def empty(store: Any) -> None:
+        await store._database._client.flushall()
 
-    async def test_nothing_is_left_of_uploads_that_failed(self, store: RedisBlobs, urls: dict[str, str]) -> None:
+    async def test_nothing_is_left_of_uploads_that_failed(self, store: Any, urls: dict[str, str]) -> None:
         await self.test_a_body_that_breaks_off_leaves_nothing(store)
         await self.test_a_cancelled_put_leaves_nothing(store)
         await self.test_other_bytes_are_refused(store, store)
@@ -99,13 +107,13 @@ class TestRedisBlobs(DatabaseSuite):
         async with Redis.from_url(urls["redis"]) as client:
             assert await client.keys("*") == []
 
-    async def test_published_pieces_do_not_expire(self, store: RedisBlobs, urls: dict[str, str]) -> None:
+    async def test_published_pieces_do_not_expire(self, store: Any, urls: dict[str, str]) -> None:
         for size in (10, 3 * MIB):
             await store.put(f"s{size}", pieces(bytes(size)), {})
         async with Redis.from_url(urls["redis"]) as client:
             assert [await client.ttl(key) for key in await client.keys("*")] == [-1] * 5
 
-    async def test_what_the_database_changed_is_not_handed_out(self, store: RedisBlobs, urls: dict[str, str]) -> None:
+    async def test_what_the_database_changed_is_not_handed_out(self, store: Any, urls: dict[str, str]) -> None:
         for damage in (b"x" * MIB, None):
             await store.put("a", pieces(bytes(2 * MIB + 5)), {})
             async with Redis.from_url(urls["redis"]) as client:
@@ -130,7 +138,8 @@ async def test_a_redis_that_is_gone_is_unavailable(tmp_path: Path) -> None:
         with databases.redis(tmp_path) as url:
             store = await stack.enter_async_context(open_redis(url))
             await store.put("a", pieces(b"1"), {})
-            assert await warnings_of(store._client) == []
+            async with Redis.from_url(url) as client:
+                assert await warnings_of(client) == []
         await refusal(Unavailable, store.info("a"))
 
 
@@ -146,78 +155,83 @@ async def test_a_relaxed_redis_is_called_so(tmp_path: Path) -> None:
 # PostgreSQL
 
 
+async def connect(url: str, timeout_seconds: float = COMMAND_MAX_SECONDS) -> PostgresqlDatabase:
+    return await PostgresqlDatabase.connect(url, connections=4, timeout_seconds=timeout_seconds)
+
+
 @asynccontextmanager
-async def open_postgresql(url: str) -> AsyncIterator[PostgresqlBlobs]:
-    store = await PostgresqlBlobs.connect(url, chance(), connections=4)
-    try:
+async def open_postgresql(url: str) -> AsyncIterator[DatabaseBlobs]:
+    async with over(await connect(url)) as store:
         yield store
-    finally:
-        await store.close()
 
 
-class TestPostgresqlBlobs(DatabaseSuite):
+class TestPostgresql(DatabaseSuite):
     name = "postgresql"
     open = staticmethod(open_postgresql)
 
     @staticmethod
-    async def empty(store: PostgresqlBlobs) -> None:
-        await store._pool.execute("truncate sos_blob, sos_piece")
+    async def empty(store: Any) -> None:
+        await store._database._pool.execute("truncate sos_blob, sos_piece")
 
-    async def test_nothing_is_left_of_uploads_that_failed(self, store: PostgresqlBlobs) -> None:
+    async def test_nothing_is_left_of_uploads_that_failed(self, store: Any) -> None:
         await self.test_a_body_that_breaks_off_leaves_nothing(store)
         await self.test_a_cancelled_put_leaves_nothing(store)
         await self.test_other_bytes_are_refused(store, store)
         await self.test_of_many_at_once_one_wins(store, store)
         for name in await list_ids(store):
             await store.delete(name)
-        assert await store._pool.fetchval("select count(*) from sos_piece") == 0
+        assert await store._database._pool.fetchval("select count(*) from sos_piece") == 0
 
-    async def test_what_the_database_changed_is_not_handed_out(self, store: PostgresqlBlobs) -> None:
+    async def test_what_the_database_changed_is_not_handed_out(self, store: Any) -> None:
         await store.put("a", pieces(bytes(2 * MIB)), {})
-        await store._pool.execute("update sos_piece set data = $1 where number = 1", bytes(MIB - 1) + b"x")
+        await store._database._pool.execute("update sos_piece set data = $1 where number = 1", bytes(MIB - 1) + b"x")
         await refusal(Corrupt, read(store, "a"))
 
-    async def test_what_the_server_promises_is_asked(self, store: PostgresqlBlobs) -> None:
-        assert await store.warnings() == []
+    async def test_a_command_that_is_not_answered_is_given_up(self, store: Any, urls: dict[str, str]) -> None:
+        async with store._database._pool.acquire() as connection, connection.transaction():
+            hurried = await connect(urls["postgresql"], timeout_seconds=0.2)
+            await connection.execute("lock table sos_blob in access exclusive mode")
+            await refusal(Unavailable, hurried.find("a"))
+            await hurried.close()
+
+    async def test_what_the_server_promises_is_asked(self, store: Any) -> None:
+        assert await store._database.warnings() == []
 
 
 async def test_a_postgresql_that_is_not_there_is_unavailable() -> None:
-    await refusal(Unavailable, PostgresqlBlobs.connect("postgresql://127.0.0.1:1/none", chance(), connections=1))
+    await refusal(Unavailable, connect("postgresql://127.0.0.1:1/none"))
 
 
 # memcached
 
 
 @asynccontextmanager
-async def open_memcached(url: str) -> AsyncIterator[MemcachedBlobs]:
+async def open_memcached(url: str) -> AsyncIterator[DatabaseBlobs]:
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
-    store = MemcachedBlobs(LineClient(address.hostname, address.port, pool_size=4), chance())
-    try:
+    async with over(MemcachedDatabase(LineClient(address.hostname, address.port, pool_size=4))) as store:
         yield store
-    finally:
-        await store.close()
 
 
-class TestMemcachedBlobs(DatabaseSuite):
+class TestMemcached(DatabaseSuite):
     name = "memcached"
     open = staticmethod(open_memcached)
 
     @staticmethod
-    async def empty(store: MemcachedBlobs) -> None:
-        await store._client.flush_all()
+    async def empty(store: Any) -> None:
+        await store._database._client.flush_all()
 
-    async def test_what_memcached_forgot_is_not_handed_out(self, store: MemcachedBlobs) -> None:
+    async def test_what_memcached_forgot_is_not_handed_out(self, store: Any) -> None:
         await store.put("a", pieces(bytes(2 * MIB)), {})
-        head = known("a", await store._find("a"))
-        await store._client.delete(f"sos:data:{head.upload}:1".encode())
+        head = await store._database.find("a")
+        await store._database._client.delete(f"sos:data:{head.upload}:1".encode())
         await refusal(Unavailable, read(store, "a"))
 
-    async def test_places_that_are_taken_are_passed_by(self, store: MemcachedBlobs) -> None:
+    async def test_places_that_are_taken_are_passed_by(self, store: Any) -> None:
         for name in ("a", "b", "c"):
             await store.put(name, pieces(name.encode()), {})
-        await store._client.delete(b"sos:places")
+        await store._database._client.delete(b"sos:places")
         await store.put("d", pieces(b"d"), {})
         assert await list_ids(store) == ["a", "b", "c", "d"]
 

@@ -12,21 +12,12 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped]
 import msgspec
 
-from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, HoldfastError, Unavailable
+from holdfast.core.errors import Full, Unavailable
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import (
-    Blob,
-    BlobInfo,
-    SmallBlob,
-    Sum,
-    expect_same,
-    put_each,
-)
-from holdfast.gateways.sos.pieces import Head, checked, cut, known, settle
+from holdfast.gateways.sos.blobs import Sum
+from holdfast.gateways.sos.pieces import Head, cut
 
 _PAGE_IDS = 1000
-_UPLOAD_BYTES = 16
 
 # Any number, the same in every process: two that create tables at once would be in each other's way.
 _SCHEMA_LOCK = 0x736F73
@@ -51,25 +42,29 @@ alter table sos_piece alter column data set storage external;
 """
 
 
-class PostgresqlBlobs:
-    """`BlobStore` in two tables of a PostgreSQL database."""
+class PostgresqlDatabase:
+    """`Database` in two tables of a PostgreSQL database."""
 
-    def __init__(self, pool: Any, randomness: Randomness) -> None:
+    def __init__(self, pool: Any) -> None:
         self._pool = pool
-        self._randomness = randomness
 
     @classmethod
-    async def connect(cls, url: str, randomness: Randomness, *, connections: int) -> "PostgresqlBlobs":
-        """The tables are made if they are not there. Raises Unavailable."""
+    async def connect(cls, url: str, *, connections: int, timeout_seconds: float) -> "PostgresqlDatabase":
+        """The tables are made if they are not there. Commands that take longer than `timeout_seconds` have failed.
+        Raises Unavailable."""
         with _mapped():
             pool = await asyncpg.create_pool(
-                url, min_size=1, max_size=connections, server_settings={"synchronous_commit": "on"}
+                url,
+                min_size=1,
+                max_size=connections,
+                command_timeout=timeout_seconds,
+                server_settings={"synchronous_commit": "on"},
             )
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
                 if not await connection.fetchval("select to_regclass('sos_piece')"):
                     await connection.execute(_SCHEMA)
-        return cls(pool, randomness)
+        return cls(pool)
 
     async def warnings(self) -> list[str]:
         """What the server's configuration does not promise."""
@@ -77,18 +72,18 @@ class PostgresqlBlobs:
             off = [name for name in ("fsync", "full_page_writes") if await self._pool.fetchval(f"show {name}") == "off"]
         return [f"this PostgreSQL is relaxed: with `{name} = off` a crash loses blobs" for name in off]
 
-    async def put(self, id: str, body: AsyncIterator[Buffer], headers: Mapping[str, str]) -> int:
-        found = await self._find(id)
-        if found is not None:
-            return await expect_same(id, body, found.size, bytes.fromhex(found.sha256))
-        came = Sum()
-        if await self._insert(id, body, headers, came):
-            return came.size
-        return settle(id, await self._find(id), came)
+    async def find(self, id: str) -> Head | None:
+        with _mapped():
+            row = await self._pool.fetchrow("select * from sos_blob where id = $1", id)
+        if row is None:
+            return None
+        headers = msgspec.json.decode(row["headers"], type=dict[str, str])
+        return Head(Head.FORMAT, row["size"], row["sha256"].hex(), row["upload"], headers, row["pieces"])
 
-    async def _insert(self, id: str, body: AsyncIterator[Buffer], headers: Mapping[str, str], came: Sum) -> bool:
-        """Whether the blob is ours now; False when somebody else put the id meanwhile."""
-        upload, count = self._randomness.bytes(_UPLOAD_BYTES).hex(), 0
+    async def insert(
+        self, id: str, upload: str, body: AsyncIterator[Buffer], headers: Mapping[str, str], came: Sum
+    ) -> bool:
+        count = 0
         with _mapped():
             async with self._pool.acquire() as connection:
                 transaction = connection.transaction()
@@ -108,17 +103,7 @@ class PostgresqlBlobs:
                 await (transaction.commit() if added else transaction.rollback())
                 return bool(added)
 
-    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
-        return await put_each(self, blobs)
-
-    async def info(self, id: str) -> BlobInfo:
-        return known(id, await self._find(id)).info(id)
-
-    async def open(self, id: str) -> Blob:
-        head = known(id, await self._find(id))
-        return Blob(head.info(id), checked(id, self._pieces(head), head.size, head.sha256))
-
-    async def _pieces(self, head: Head) -> AsyncGenerator[bytes | None, None]:
+    async def pieces(self, id: str, head: Head) -> AsyncGenerator[bytes | None, None]:
         for number in range(head.pieces):
             with _mapped():
                 piece = await self._pool.fetchval(
@@ -148,14 +133,6 @@ class PostgresqlBlobs:
 
     async def close(self) -> None:
         await self._pool.close()
-
-    async def _find(self, id: str) -> Head | None:
-        with _mapped():
-            row = await self._pool.fetchrow("select * from sos_blob where id = $1", id)
-        if row is None:
-            return None
-        headers = msgspec.json.decode(row["headers"], type=dict[str, str])
-        return Head(Head.FORMAT, row["size"], row["sha256"].hex(), row["upload"], headers, row["pieces"])
 
 
 @contextmanager

@@ -17,23 +17,14 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, HoldfastError, Unavailable
+from holdfast.core.errors import Full, Unavailable
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import (
-    Blob,
-    BlobInfo,
-    SmallBlob,
-    Sum,
-    expect_same,
-    put_each,
-)
-from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut, known, settle
+from holdfast.gateways.sos.blobs import Sum
+from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, cut
 
 PREFIX = "sos:"
 
 _PAGE_IDS = 1000
-_UPLOAD_BYTES = 16
 
 # Keys: head, data, ids. Arguments: head row, id, number of pieces, the piece when there is one and it was not sent yet.
 # The head is our own when the client had to send the script again.
@@ -58,23 +49,25 @@ return 1
 """
 
 
-class RedisBlobs:
-    """`BlobStore` in one Redis database."""
+class RedisDatabase:
+    """`Database` in one Redis database."""
 
-    def __init__(self, client: Redis, randomness: Randomness, prefix: str = PREFIX) -> None:
+    def __init__(self, client: Redis, prefix: str = PREFIX) -> None:
         self._client = client
-        self._randomness = randomness
         self._prefix = prefix
         self._publish = client.register_script(_PUBLISH)
         self._delete = client.register_script(_DELETE)
 
-    async def put(self, id: str, body: AsyncIterator[Buffer], headers: Mapping[str, str]) -> int:
-        found = await self._find(id)
-        if found is not None:
-            return await expect_same(id, body, found.size, bytes.fromhex(found.sha256))
-        upload = self._randomness.bytes(_UPLOAD_BYTES).hex()
+    async def find(self, id: str) -> Head | None:
+        with _mapped():
+            row = await self._client.get(self._head_key(id))
+        return Head.decode(_bytes(row)) if row is not None else None
+
+    async def insert(
+        self, id: str, upload: str, body: AsyncIterator[Buffer], headers: Mapping[str, str], came: Sum
+    ) -> bool:
         data = self._data_key(id, upload)
-        came, count, last = Sum(), 0, b""
+        count, last = 0, b""
         try:
             async for piece in cut(body):
                 await came.update(piece)
@@ -94,12 +87,12 @@ class RedisBlobs:
             # When the reply is lost the pieces stay: if they were published they are needed, else they expire.
             answer = await self._publish(keys=[self._head_key(id), data, self._ids_key], args=arguments)
         if answer == 1:
-            return came.size
+            return True
         if answer == -1:
             raise Unavailable(f"the upload of {id} took so long that its pieces expired")
         with _mapped():
             await self._client.delete(data)
-        return settle(id, await self._find(id), came)
+        return False
 
     async def _write(self, data: str, number: int, piece: bytes) -> None:
         with _mapped():
@@ -108,17 +101,7 @@ class RedisBlobs:
                 pipeline.expire(data, ABANDONED_SECONDS)
                 await pipeline.execute()
 
-    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
-        return await put_each(self, blobs)
-
-    async def info(self, id: str) -> BlobInfo:
-        return known(id, await self._find(id)).info(id)
-
-    async def open(self, id: str) -> Blob:
-        head = known(id, await self._find(id))
-        return Blob(head.info(id), checked(id, self._pieces(id, head), head.size, head.sha256))
-
-    async def _pieces(self, id: str, head: Head) -> AsyncGenerator[bytes | None, None]:
+    async def pieces(self, id: str, head: Head) -> AsyncGenerator[bytes | None, None]:
         for number in range(head.pieces):
             with _mapped():
                 piece = await self._client.hget(self._data_key(id, head.upload), str(number))
@@ -135,7 +118,7 @@ class RedisBlobs:
             start = b"(" + _bytes(page[-1])
 
     async def delete(self, id: str) -> None:
-        while (found := await self._find(id)) is not None:
+        while (found := await self.find(id)) is not None:
             keys = [self._head_key(id), self._data_key(id, found.upload), self._ids_key]
             with _mapped():
                 if await self._delete(keys=keys, args=[found.encode(), id]):
@@ -143,11 +126,6 @@ class RedisBlobs:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    async def _find(self, id: str) -> Head | None:
-        with _mapped():
-            row = await self._client.get(self._head_key(id))
-        return Head.decode(_bytes(row)) if row is not None else None
 
     def _head_key(self, id: str) -> str:
         return f"{self._prefix}head:{id}"

@@ -18,19 +18,11 @@ from aiomcache import Client
 from aiomcache.exceptions import ClientException
 from aiomcache.pool import Connection
 
-from holdfast.core.clock import Randomness
-from holdfast.core.errors import Full, HoldfastError, InvalidRequest, Unavailable
+from holdfast.core.errors import Full, InvalidRequest, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
-from holdfast.gateways.sos.blobs import (
-    Blob,
-    BlobInfo,
-    SmallBlob,
-    Sum,
-    expect_same,
-    put_each,
-)
-from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, checked, cut, known, settle
+from holdfast.gateways.sos.blobs import Sum
+from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, cut
 
 T = TypeVar("T")
 
@@ -42,7 +34,6 @@ PIECE_BYTES = 512 * KIB
 HEAD_MAX_BYTES = 512 * KIB
 
 _PAGE_IDS = 100
-_UPLOAD_BYTES = 16
 _COUNTER = b"sos:places"
 
 
@@ -58,19 +49,20 @@ class LineClient(Client):
         return line[:-2]
 
 
-class MemcachedBlobs:
-    """`BlobStore` in one memcached."""
+class MemcachedDatabase:
+    """`Database` in one memcached."""
 
-    def __init__(self, client: Client, randomness: Randomness) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._randomness = randomness
 
-    async def put(self, id: str, body: AsyncIterator[Buffer], headers: Mapping[str, str]) -> int:
-        found = await self._find(id)
-        if found is not None:
-            return await expect_same(id, body, found.size, bytes.fromhex(found.sha256))
-        upload = self._randomness.bytes(_UPLOAD_BYTES).hex()
-        came, count = Sum(), 0
+    async def find(self, id: str) -> Head | None:
+        row = await _do(self._client.get(_head(id)))
+        return Head.decode(row) if row else None
+
+    async def insert(
+        self, id: str, upload: str, body: AsyncIterator[Buffer], headers: Mapping[str, str], came: Sum
+    ) -> bool:
+        count = 0
         try:
             async for piece in cut(body, PIECE_BYTES):
                 await came.update(piece)
@@ -89,12 +81,12 @@ class MemcachedBlobs:
             raise
         # When the reply is lost the pieces stay: if the head was added they are needed.
         if await _do(self._client.add(_head(id), row)):
-            return came.size
-        winner = await self._find(id)
+            return True
+        winner = await self.find(id)
         if winner is not None and winner.upload == upload:
-            return came.size
+            return True
         await self._delete_pieces(upload, count)
-        return settle(id, winner, came)
+        return False
 
     async def _take_place(self, id: str) -> int:
         """A place in the list, with the id in it. Places that are taken, after the counter was lost, are passed by."""
@@ -110,17 +102,7 @@ class MemcachedBlobs:
         for number in range(count):
             await _do(self._client.delete(_data(upload, number)))
 
-    async def put_many(self, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:
-        return await put_each(self, blobs)
-
-    async def info(self, id: str) -> BlobInfo:
-        return known(id, await self._find(id)).info(id)
-
-    async def open(self, id: str) -> Blob:
-        head = known(id, await self._find(id))
-        return Blob(head.info(id), checked(id, self._pieces(head), head.size, head.sha256))
-
-    async def _pieces(self, head: Head) -> AsyncGenerator[bytes | None, None]:
+    async def pieces(self, id: str, head: Head) -> AsyncGenerator[bytes | None, None]:
         for number in range(head.pieces):
             yield await _do(self._client.get(_data(head.upload, number)))
 
@@ -137,7 +119,7 @@ class MemcachedBlobs:
             yield [names[place] for place, row in heads.items() if row and Head.decode(row).place == place]
 
     async def delete(self, id: str) -> None:
-        found = await self._find(id)
+        found = await self.find(id)
         if found is not None:
             await _do(self._client.delete(_head(id)))
             await _do(self._client.delete(_place(found.place)))
@@ -147,10 +129,6 @@ class MemcachedBlobs:
         await self._client.close()
         # The connections are closed in the next turn of the loop, and this may be its last.
         await asyncio.sleep(0)
-
-    async def _find(self, id: str) -> Head | None:
-        row = await _do(self._client.get(_head(id)))
-        return Head.decode(row) if row else None
 
 
 async def _do(command: Awaitable[T]) -> T:
