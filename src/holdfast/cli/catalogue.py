@@ -180,11 +180,15 @@ class RowCatalogue:
         raise Unavailable(f"content {content.hex()} keeps changing")
 
     async def sessions(self) -> list[SessionBeat]:
-        page = await self._meta.scan(prefix_range(HEARTBEATS), limit=PAGE_COUNT)
+        whole = prefix_range(HEARTBEATS)
+        start: bytes | None = whole.start
         beats: list[SessionBeat] = []
-        for entry in page.entries:
-            assert isinstance(entry, Row)
-            beats.append(SessionBeat(SessionId(entry.key[1:]), HeartbeatRow.decode(entry.value).beat))
+        while start is not None:
+            page = await self._meta.scan(KeyRange(start, whole.end), limit=PAGE_COUNT)
+            for entry in page.entries:
+                assert isinstance(entry, Row)
+                beats.append(SessionBeat(SessionId(entry.key[1:]), HeartbeatRow.decode(entry.value).beat))
+            start = page.resume
         return beats
 
     async def expire_session(self, session: SessionBeat) -> bool:
@@ -194,6 +198,10 @@ class RowCatalogue:
         if beat is None or HeartbeatRow.decode(beat.value).beat != session.beat:
             return False
         return await self._try([Delete(key) for key in keys], [HasToken(beat.key, beat.token)])
+
+    async def check_writable(self) -> None:
+        # There is no such row: a session's id is longer.
+        await self._meta.commit([Delete(HEARTBEATS)], token=new_token(self._randomness))
 
     # What is to be repaired
 

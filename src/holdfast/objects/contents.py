@@ -198,11 +198,6 @@ class Contents:
             return SessionExpired("the upload's session was expired; try again")
         return Unavailable("the layout that the upload was placed by was retired meanwhile; try again")
 
-    async def parts(self, content: ContentId) -> tuple[int, ...]:
-        """Sizes of the parts, of a content that was made of parts. Raises NotFound."""
-        _, row = await self._row(content)
-        return tuple(row.parts)
-
     async def read(self, content: ContentId, range: ByteRange) -> AsyncGenerator[Buffer, None]:
         """The bytes of a range, in order. A content that is written anew meanwhile (recode) is read on from there.
 

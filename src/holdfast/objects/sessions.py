@@ -7,6 +7,10 @@ every publish expects the session's row as it was created. So:
 - whoever finds that the heartbeat has stood still deletes the row, and from then on none of the session's uploads
   can be published: what they wrote is garbage for sure, and may be swept.
 
+So expiry may err: it costs uploads, which are tried again, and never what was published, since the session is looked
+for in the very commit that publishes. That it does not err while the metadata cannot be written to, and every heart
+therefore stands still, is seen to by whoever watches (`upkeep.sessions`).
+
 The heartbeat is a row of its own, so that beating does not change the row that publishes expect.
 """
 
@@ -21,6 +25,9 @@ from holdfast.objects.rows import HeartbeatRow, SessionRow, heartbeat_row_key, s
 
 # Often enough that three beats may fail before anyone who watches for a minute could think the process dead.
 HEARTBEAT_SECONDS = 15.0
+
+# Beats are counted from here, so that all are of one length in msgpack: a full store takes no row that grows.
+_BEAT_FIRST = 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +99,13 @@ class Sessions:
         token = new_token(self._randomness)
         key = session_row_key(session)
         row = SessionRow(SessionRow.SHAPE, self._clock.now_ns(), self._host, self._process)
-        beat = HeartbeatRow(HeartbeatRow.SHAPE, 0)
+        beat = HeartbeatRow(HeartbeatRow.SHAPE, _BEAT_FIRST)
         rows = [Put(key, row.encode()), Put(heartbeat_row_key(session), beat.encode())]
         await self._meta.commit(rows, [IsAbsent(key)], token=token)
         return Session(session, HasToken(key, token))
 
     async def _beat(self) -> None:
-        count = 0
+        count = _BEAT_FIRST
         while True:
             await self._clock.sleep(HEARTBEAT_SECONDS)
             session = self._session
@@ -117,5 +124,5 @@ class Sessions:
 
 
 def _beat_token(count: int) -> Token:
-    """Nobody expects a heartbeat's token, so it need not be random."""
+    """Of one session no two beats have the same, which is all that whoever expires it relies on."""
     return Token(count.to_bytes(16, "big"))

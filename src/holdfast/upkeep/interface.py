@@ -25,8 +25,9 @@ from holdfast.core.ids import BlockId, Buffer, ContentId, DriveId, SessionId
 from holdfast.drives.interface import DriveUsage
 from holdfast.erasure.code import BlockRef, Code
 
-# A session whose heartbeat stood still for this long, by the clock of whoever watches it, is expired. Long enough for a
-# process that swaps or is being debugged, short enough that its leavings do not fill the drives.
+# A session whose heartbeat stood still for this long, by the clock of whoever watches it, while heartbeats could be
+# written, is expired. Long enough for a process that swaps or is being debugged, short enough that its leavings do not
+# fill the drives.
 SESSION_SILENCE_SECONDS = 300.0
 
 # The sweep looks at a fragment twice, at least this far apart, before it believes that its content is gone. Longer
@@ -184,6 +185,11 @@ class Catalogue(Protocol):
     async def expire_session(self, session: SessionBeat) -> bool:
         """End a session unless its beat moved on: its publishes fail from now on, and what it wrote ahead of a row is
         no longer LIVE. Whether it was ended."""
+        ...
+
+    async def check_writable(self) -> None:
+        """Write something of no consequence, that a full store takes as it takes a heartbeat. Raises Unavailable when
+        no heartbeat could be written now."""
         ...
 
     async def damaged(self, *, after: bytes | None = None, limit: int = 100) -> list[RepairTask]:

@@ -3,12 +3,16 @@
 A session is believed dead when its beat stood still for SESSION_SILENCE_SECONDS by this process's own monotonic
 clock. So neither a clock that is wrong elsewhere nor one that jumps here ends anybody's upload, and an observer that
 starts anew waits once more.
+
+While the metadata cannot be read or written every beat stands still. So whoever sees one that does writes something
+himself, at every look: where that fails, nobody's silence has begun yet.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.core.clock import Clock
+from holdfast.core.errors import HoldfastError
 from holdfast.core.ids import SessionId
 from holdfast.upkeep.interface import SESSION_SILENCE_SECONDS, Catalogue, SessionBeat
 from holdfast.upkeep.worker import TRANQUILITY_TIDYING, State, Wake
@@ -57,8 +61,16 @@ class SessionWatch:
         return f"{self._expired} sessions expired" if self._expired else ""
 
     async def work(self) -> State:
+        seen, self._seen = self._seen, {}  # a step that fails begins to count anew
         beats = await self._catalogue.sessions()
-        self._seen, silent = watch(self._seen, beats, self._clock.monotonic())
+        now = self._clock.monotonic()
+        seen, silent = watch(seen, beats, now)
+        if any(sighting.since < now for sighting in seen.values()):
+            try:
+                await self._catalogue.check_writable()
+            except HoldfastError:
+                return State.IDLE
+        self._seen = seen
         for beat in silent:
             if await self._catalogue.expire_session(beat):
                 self._expired += 1

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import msgspec
 from blake3 import blake3
 
-from holdfast.core.errors import Corrupt, HoldfastError, NodeDown, NotEnoughFragments, NotFound, PreconditionFailed
+from holdfast.core.errors import (
+    Corrupt,
+    HoldfastError,
+    NodeDown,
+    NotEnoughFragments,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+)
 from holdfast.core.ids import BlockId, Buffer, ContentId, DriveId, SessionId, new_content_id, session_of
 from holdfast.core.ranges import ByteRange
 from holdfast.drives.interface import Drive, DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart
@@ -208,6 +216,7 @@ class World:
         self.in_flight: dict[ContentId, Content] = {}
         self.progress: dict[str, bytes] = {}
         self.trusted = True
+        self.read_only = False
         self.session = self.new_session()
 
     # --- what writers and operators do ---------------------------------------------------------------------------
@@ -406,6 +415,11 @@ class World:
             return False
         del self.beats[session.session]
         return True
+
+    async def check_writable(self) -> None:
+        self.hand.touch()
+        if self.read_only:
+            raise Unavailable("the metadata is read-only")
 
     async def damaged(self, *, after: bytes | None = None, limit: int = 100) -> list[RepairTask]:
         self.hand.touch()
