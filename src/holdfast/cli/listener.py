@@ -29,7 +29,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-# Requests in flight are given this long when the worker stops: less than the supervisor gives the worker.
+# Requests in flight are given this long when the worker stops, and then cancelled: less than the supervisor gives the
+# worker.
 DRAIN_SECONDS = 25.0
 
 # Longer than a reverse proxy keeps a connection that nobody uses.
@@ -75,9 +76,12 @@ class Listener:
         self._port = port
         self._tls = tls
         self._clock = clock
+        self._requests: set[asyncio.Task[Any]] = set()
+        """In flight."""
 
     async def run(self) -> None:
-        """Serve, or wait for the port, until cancelled; then requests in flight are let end."""
+        """Serve, or wait for the port, until cancelled; then requests in flight are let end. Who cancels it again does
+        not wait for them."""
         http = web.Server(
             self._handle,
             logger=_PROTOCOL_LOGGER,
@@ -103,10 +107,27 @@ class Listener:
             finally:
                 server.close()
                 http.pre_shutdown()
+                await self._drain()
                 await http.shutdown(DRAIN_SECONDS)
+
+    async def _drain(self) -> None:
+        """Until no request is in flight.
+
+        `web.Server.shutdown` would wait for them, too, but by a future that a request sets when it ends: where both are
+        cancelled at once, as at the end of a loop, that is an InvalidStateError.
+        """
+        if self._requests:
+            _, late = await asyncio.wait(self._requests, timeout=DRAIN_SECONDS)
+            for request in late:
+                request.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         exchange = _Exchange(request, self._clock)
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
         try:
             await self._application(exchange.scope(), exchange.receive, exchange.send)
         except (HoldfastError, ConnectionError):

@@ -38,15 +38,21 @@ async def wait_for_port(port: int, *, answers: bool) -> None:
 
 
 @asynccontextmanager
-async def listening(application: Application) -> AsyncIterator[int]:
+async def listening_task(application: Application) -> AsyncIterator["tuple[int, asyncio.Task[None]]"]:
     port = free_port()
     task = asyncio.create_task(Listener(application, "127.0.0.1", port, None, SystemClock()).run())
     await wait_for_port(port, answers=True)
     try:
-        yield port
+        yield port, task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def listening(application: Application) -> AsyncIterator[int]:
+    async with listening_task(application) as (port, _):
+        yield port
 
 
 async def exchange(port: int, request: bytes) -> tuple[bytes, bytes]:
@@ -208,18 +214,60 @@ async def test_requests_in_flight_are_let_end() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"done"})
 
-    port = free_port()
-    task = asyncio.create_task(Listener(application, "127.0.0.1", port, None, SystemClock()).run())
-    await wait_for_port(port, answers=True)
-    asking = asyncio.create_task(exchange(port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"))
-    await asyncio.wait_for(begun.wait(), ANSWER_SECONDS)
-    task.cancel()
-    await asyncio.sleep(0.05)  # or the first to look would be one more who is let end
-    await wait_for_port(port, answers=False)
-    assert not task.done()
-    go_on.set()
-    assert (await asking)[1].startswith(b"4\r\ndone")
-    await asyncio.gather(task, return_exceptions=True)
+    async with listening_task(application) as (port, task):
+        asking = asyncio.create_task(exchange(port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"))
+        await asyncio.wait_for(begun.wait(), ANSWER_SECONDS)
+        task.cancel()
+        await asyncio.sleep(0.05)  # or the first to look would be one more who is let end
+        await wait_for_port(port, answers=False)
+        assert not task.done()
+        go_on.set()
+        assert (await asking)[1].startswith(b"4\r\ndone")
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def stopping() -> AsyncIterator["tuple[asyncio.Task[None], asyncio.Event]"]:
+    """A listener that was told to stop while a request hangs, and what the request sets when it is cancelled."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def application(scope: Message, receive: Receive, send: Send) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with listening_task(application) as (port, task):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await asyncio.wait_for(begun.wait(), ANSWER_SECONDS)
+        task.cancel()
+        yield task, cancelled
+        writer.close()
+
+
+async def test_requests_that_do_not_end_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "DRAIN_SECONDS", 0.05)
+    async with stopping() as (task, cancelled):
+        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), ANSWER_SECONDS)
+        assert cancelled.is_set()
+
+
+@pytest.mark.parametrize("requests_first", [True, False])
+async def test_a_loop_that_ends_while_requests_are_let_end(requests_first: bool) -> None:
+    """Everything is cancelled at once, in any order, as `asyncio.run` does it: nobody fails by anything else."""
+    before = asyncio.all_tasks()
+    async with stopping():
+        await asyncio.sleep(0.05)  # until the listener waits for the request
+        tasks = sorted(
+            asyncio.all_tasks() - before, key=lambda task: ("handle" in str(task.get_coro())) is not requests_first
+        )
+        assert len(tasks) >= 3
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [found for found in ended if not isinstance(found, asyncio.CancelledError | None)] == []
 
 
 async def test_a_port_in_use_is_said_and_waited_for(
