@@ -181,10 +181,10 @@ class Mirror:
     def prepare(self, segment_bytes: int, reserve_bytes: int) -> None:
         """Make the spare and the reserve, if they are not there. OSError(ENOSPC) when there is no room.
 
-        The spare first: an old segment that becomes one needs no room.
+        The reserve first: an old segment becomes the spare without taking room, but nothing else becomes the reserve.
         """
-        self._fill(SPARE_NAME, segment_bytes, written=True)
         self._fill(RESERVE_NAME, reserve_bytes, written=False)
+        self._fill(SPARE_NAME, segment_bytes, written=True)
 
     def give_up_reserve(self) -> None:
         """Free the reserve's room."""
@@ -211,7 +211,6 @@ class Mirror:
             if not file.is_at(unfinished):
                 return
             file.allocate(length)
-            length = file.size()
             zeros = bytes(_FILL_BYTES)
             for offset in range(0, length if written else 0, _FILL_BYTES):
                 file.write((zeros[: length - offset],), offset)
