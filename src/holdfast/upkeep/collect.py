@@ -17,6 +17,7 @@ from holdfast.cluster.heal import delete_everywhere
 from holdfast.core.clock import Clock
 from holdfast.core.errors import NotFound, PreconditionFailed, Unavailable
 from holdfast.core.ids import ContentId, DriveId
+from holdfast.core.limits import MIB
 from holdfast.drives.interface import Drive, DriveUsage
 from holdfast.upkeep.interface import Catalogue, Condemned, Liveness, StoredBlock
 from holdfast.upkeep.progress import Record, Saver
@@ -28,6 +29,10 @@ GRACE_DEFAULT_SECONDS = 3600.0
 
 # A drive with less than this share free is short of space: writes would begin to fail before the next look.
 SPACE_SHORT_FRACTION = 0.05
+
+# Nor does a small drive take writes with less than this: room that puts leave free, and that the metadata's log is made
+# in ahead of time.
+SPACE_SHORT_MIN_BYTES = 64 * MIB
 
 # Deletions are small records that share one sync: this many cost about as much as one.
 BATCH_BLOCKS = 256
@@ -41,7 +46,7 @@ SHORT_LOOK_SECONDS = 2.0
 
 def space_is_short(usages: Sequence[DriveUsage]) -> bool:
     """Whether any drive has so little room that the grace should give way."""
-    return any(usage.free < usage.total * SPACE_SHORT_FRACTION for usage in usages)
+    return any(usage.free < max(usage.total * SPACE_SHORT_FRACTION, SPACE_SHORT_MIN_BYTES) for usage in usages)
 
 
 def horizon(now_ns: int, grace_seconds: float, *, short: bool) -> int:

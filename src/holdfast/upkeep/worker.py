@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 # After one step that took long (a drive that hung), do not sit still for hours on its account.
 PAUSE_MAX_SECONDS = 60.0
 
-# The first failure may be a blip; later ones wait until somebody has had the time to do something.
+# The first failure may be a blip; later ones wait for somebody to do something, who wants to see soon that it helped.
 BACKOFF_FIRST_SECONDS = 1.0
-BACKOFF_MAX_SECONDS = 30.0
+BACKOFF_MAX_SECONDS = 60.0
 
 # What is over sooner is said once, when it is.
 BEGUN_AFTER_SECONDS = 1.0

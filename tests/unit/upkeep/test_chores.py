@@ -4,6 +4,7 @@ import pytest
 
 from holdfast.core.errors import Full, Unavailable
 from holdfast.core.ids import ContentId, DriveId, SessionId
+from holdfast.core.limits import GIB
 from holdfast.drives.interface import DriveUsage
 from holdfast.erasure import Code, copies, erasure
 from holdfast.upkeep import recode
@@ -99,11 +100,11 @@ async def test_compaction_goes_on_while_there_is_more() -> None:
     class Heap:
         id = DriveId(b"\xab" * 16)
         left = 3
-        free = 50
+        free = 50 * GIB
         thoroughly = False
 
         async def usage(self) -> DriveUsage:
-            return DriveUsage(total=100, free=self.free, live=0, dead=0, fragments=0)
+            return DriveUsage(total=100 * GIB, free=self.free, live=0, dead=0, fragments=0)
 
         async def compact(self, *, thoroughly: bool) -> bool:
             self.left -= 1
@@ -116,7 +117,7 @@ async def test_compaction_goes_on_while_there_is_more() -> None:
     assert (heap.left, heap.thoroughly) == (0, False)
     assert worker.name == "compact abababab"
     unhurried = worker.tranquility
-    heap.free = 1
+    heap.free = 1 * GIB
     await settle(worker)
     assert heap.thoroughly
     assert worker.tranquility < unhurried

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from holdfast.core.ids import ContentId
+from holdfast.core.limits import GIB, MIB
 from holdfast.drives.interface import DriveUsage
 from holdfast.erasure import copies, erasure
 from holdfast.upkeep import collect
@@ -127,7 +128,13 @@ def test_the_horizon() -> None:
 
 
 def test_one_short_drive_is_enough() -> None:
-    roomy, tight = DriveUsage(100, 50, 50, 0, 1), DriveUsage(100, 4, 96, 0, 1)
+    roomy, tight = DriveUsage(100 * GIB, 50 * GIB, 50 * GIB, 0, 1), DriveUsage(100 * GIB, 4 * GIB, 96 * GIB, 0, 1)
     assert space_is_short([roomy, tight])
     assert not space_is_short([roomy])
     assert not space_is_short([])
+
+
+def test_a_small_drive_is_short_as_soon_as_it_refuses_writes() -> None:
+    """It leaves room free that is more than the share: who waited for that much to go waited for the grace's end."""
+    assert space_is_short([DriveUsage(128 * MIB, 40 * MIB, 88 * MIB, 0, 1)])
+    assert not space_is_short([DriveUsage(GIB, 100 * MIB, 900 * MIB, 0, 1)])
