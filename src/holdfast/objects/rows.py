@@ -174,6 +174,8 @@ class CompletedRow(_Value, frozen=True):
     parts: bytes
     """BLAKE3 of the list of parts that was completed."""
     completed_ns: int
+    left_out: bool = False
+    """Parts that were left out are still to be released."""
 
 
 class SessionRow(_Value, frozen=True):

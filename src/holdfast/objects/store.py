@@ -360,7 +360,7 @@ class Store:
     ) -> tuple[list[Part], bool]:
         """Parts with numbers above `after`, and whether there are more. Raises NoSuchBucket, NoSuchUpload."""
         upload = await self._uploads.open(bucket, encode_key(key), upload_id)
-        parts = await self._uploads.parts(upload, after=after, limit=limit + 1)
+        parts = await self._uploads.parts(upload.id, after=after, limit=limit + 1)
         return [part.public() for part in parts[:limit]], len(parts) > limit
 
     async def list_uploads(
@@ -396,7 +396,8 @@ class Store:
         return await self._uploads.abort_all(bucket, before_ns=before_ns)
 
     async def forget_completed(self, *, before_ns: int) -> int:
-        """Uploads that were completed before a time can be completed again no more; how many there were."""
+        """Uploads that were completed before a time can be completed again no more; how many there were. Parts that
+        a completion left out are released, where whoever completed was stopped before that."""
         return await self._uploads.forget_completed(before_ns)
 
     # What several of them share

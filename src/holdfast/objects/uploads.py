@@ -4,9 +4,13 @@ Each part is a content of its own with one reference, held by its `P` row. Compl
 makes a composite content that lists the parts' contents in order and takes over their references, puts the version
 on top of its key, and removes the upload, all in one commit. A `completed` row remembers it for a while, so that a
 client whose connection broke may ask again and is answered the same.
+
+Parts that were uploaded and not chosen can be more than one commit may change. They are released behind the one that
+completes; until they are, the `completed` row says so, and upkeep finds it when whoever completed was killed.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,7 +19,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from holdfast.core.clock import Clock, Randomness
-from holdfast.core.errors import InvalidRequest, NotFound, PreconditionFailed
+from holdfast.core.errors import HoldfastError, InvalidRequest, NotFound, PreconditionFailed
 from holdfast.core.ids import ContentId, new_token
 from holdfast.core.limits import OBJECT_MAX_BYTES, PART_MIN_BYTES, PARTS_MAX_COUNT
 from holdfast.core.ranges import KeyRange, prefix_end, prefix_range
@@ -56,14 +60,16 @@ from holdfast.objects.versions import Draft, info
 UPLOAD_ID_BYTES = 16
 _SCAN_COUNT = 1000
 
-# Rows that one commit of an abort may change, safely below what a commit may hold.
-_ABORT_CHANGES_MAX_COUNT = 12_000
+# Rows that one commit that releases parts may change, safely below what a commit may hold.
+_RELEASE_CHANGES_MAX_COUNT = 12_000
 
-# 5 GiB of an object whose parts are as short as S3 allows are 1,024; and a part must fit a commit of an abort.
+# 5 GiB of an object whose parts are as short as S3 allows are 1,024; and a part must fit a commit that releases it.
 PART_EXTENTS_MAX_COUNT = 4096
 
 # An extent takes up to 37 bytes of the composite's row, which also holds the parts' sizes and checksums.
 EXTENTS_MAX_COUNT = 32_768
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class OpenUpload(Struct, frozen=True):
@@ -173,11 +179,11 @@ class Uploads:
             return Part(number, row.size, row.etag, row.modified_ns, row.checksums)
         raise Contended("too many writers of this part at once")
 
-    async def parts(self, upload: OpenUpload, *, after: int = 0, limit: int = PARTS_MAX_COUNT) -> list[StoredPart]:
-        """Stored parts with numbers above `after`, in their order."""
+    async def parts(self, upload: bytes, *, after: int = 0, limit: int = PARTS_MAX_COUNT) -> list[StoredPart]:
+        """Stored parts of the upload of that id with numbers above `after`, in their order."""
         found: list[StoredPart] = []
-        start: bytes | None = part_row_key(upload.id, after + 1)
-        end = prefix_end(parts_prefix(upload.id))
+        start: bytes | None = part_row_key(upload, after + 1)
+        end = prefix_end(parts_prefix(upload))
         while start is not None and len(found) < limit:
             page = await self._meta.scan(KeyRange(start, end), limit=min(_SCAN_COUNT, limit - len(found)))
             for entry in page.entries:
@@ -225,28 +231,31 @@ class Uploads:
 
     async def abort(self, upload: OpenUpload) -> None:
         """Remove the upload and release its parts. Raises NoSuchUpload when it ended meanwhile."""
+        await self._release_parts(upload.id, upload.expectation, Delete(upload.expectation.key))
+
+    async def _release_parts(self, upload: bytes, owner: HasToken, end: Change) -> None:
+        """Release every part of the upload of that id, in commits of many; `end`, in the last, is the end of the row
+        that stands for them. Raises NoSuchUpload when that row is another by then."""
         for _ in range(ATTEMPTS_MAX_COUNT):
-            parts = await self.parts(upload)
-            *first, last = _batches(parts)
+            *first, last = _batches(await self.parts(upload))
             for batch in first:
-                if not await self._remove_parts(upload, batch, [], []):
+                if not await self._remove_parts(owner, batch, [], []):
                     break
             else:
                 # A part that was filed since would be left behind without its upload.
-                gaps = _nothing_between(upload, last)
-                if await self._remove_parts(upload, last, [Delete(upload.expectation.key)], gaps):
+                if await self._remove_parts(owner, last, [end], _nothing_between(upload, last)):
                     return
         raise Contended("parts keep arriving for this upload")
 
     async def _remove_parts(
-        self, upload: OpenUpload, parts: Sequence[StoredPart], changes: Sequence[Change], expecting: Sequence[IsEmpty]
+        self, owner: HasToken, parts: Sequence[StoredPart], changes: Sequence[Change], expecting: Sequence[IsEmpty]
     ) -> bool:
-        """Whether the commit went through. Raises NoSuchUpload when the upload ended meanwhile."""
+        """Whether the commit went through. Raises NoSuchUpload when the owner's row is another by then."""
         try:
             released = await self._references.move(dropped=_contents(parts))
             await self._meta.commit(
                 [*changes, *(Delete(part.expectation.key) for part in parts), *released.changes],
-                [upload.expectation, *(part.expectation for part in parts), *expecting, *released.expecting],
+                [owner, *(part.expectation for part in parts), *expecting, *released.expecting],
                 token=new_token(self._randomness),
             )
         except Overtaken:
@@ -279,16 +288,21 @@ class Uploads:
             after = page.resume
 
     async def forget_completed(self, before_ns: int) -> int:
-        """Drop what remembers uploads that were completed before a time; how many there were."""
+        """Drop what remembers uploads that were completed before a time; how many there were. Parts that any of them
+        left out, and whoever completed it could not release, are released."""
         whole = prefix_range(COMPLETED)
         start: bytes | None = whole.start
         forgotten = 0
         while start is not None:
             page = await self._meta.scan(KeyRange(start, whole.end), limit=_SCAN_COUNT)
-            rows = [entry for entry in page.entries if isinstance(entry, Row)]
-            old: list[Change] = [
-                Delete(row.key) for row in rows if CompletedRow.decode(row.value).completed_ns < before_ns
-            ]
+            old: list[Change] = []
+            for row in page.entries:
+                assert isinstance(row, Row)
+                done = CompletedRow.decode(row.value)
+                if done.left_out and not await self._release_left_out(row.key):
+                    continue
+                if done.completed_ns < before_ns:
+                    old.append(Delete(row.key))
             if old:
                 await self._meta.commit(old, token=new_token(self._randomness))
             forgotten += len(old)
@@ -305,12 +319,15 @@ class Uploads:
                 upload = await self.open(bucket_name, key, upload_id)
             except NoSuchUpload:
                 return await self._completed_before(bucket_name, key, upload_id, wanted)
-            parts = await self.parts(upload)
+            parts = await self.parts(upload.id)
             chosen = _choose(parts, wanted)
+            left_out = len(chosen) < len(parts)
             try:
-                row = await self._compose(upload, parts, chosen, wanted, options)
+                row = await self._compose(upload, chosen, wanted, options, left_out=left_out)
             except Overtaken:
                 continue
+            if left_out:
+                await self._release_left_out(completed_row_key(upload.bucket.id, key, upload.id))
             sizes = tuple(part.row.size for part in chosen) if row.content is not None else ()
             return info(key.decode(), row, latest=True, parts=sizes, part_checksums=_part_checksums(chosen))
         raise Contended("parts of this upload keep changing while it is completed")
@@ -318,10 +335,11 @@ class Uploads:
     async def _compose(
         self,
         upload: OpenUpload,
-        parts: Sequence[StoredPart],
         chosen: Sequence[StoredPart],
         wanted: Sequence[CompletedPart],
         options: PutOptions,
+        *,
+        left_out: bool,
     ) -> VersionRow:
         """One attempt. Raises Overtaken when the upload or its parts changed meanwhile."""
         size = sum(part.row.size for part in chosen)
@@ -341,8 +359,14 @@ class Uploads:
             unique=self._publisher.unique(),
             tags=upload.row.tags,
         )
-        extra = await self._replace_upload(upload, parts, chosen, composite, draft, session)
-        extra.changes.append(self._remember(upload, draft, wanted))
+        extra = _replace_upload(upload, chosen, composite, draft, session)
+        done = CompletedRow(
+            CompletedRow.SHAPE, draft.unique, draft.etag, _fingerprint(wanted), draft.modified_ns, left_out
+        )
+        extra.changes.append(Put(completed_row_key(upload.bucket.id, upload.key, upload.id), done.encode()))
+        if not left_out:
+            # A part that was filed since would be left behind, and nobody would know of it.
+            extra.expecting += _nothing_between(upload.id, chosen)
         try:
             return await self._publisher.put(upload.bucket.name, upload.key, draft, options.conditions, extra)
         except PreconditionFailed as error:
@@ -352,55 +376,19 @@ class Uploads:
                 self._sessions.expired()
             raise Overtaken("the upload changed while it was completed") from None
 
-    async def _replace_upload(
-        self,
-        upload: OpenUpload,
-        parts: Sequence[StoredPart],
-        chosen: Sequence[StoredPart],
-        composite: ContentId | None,
-        draft: Draft,
-        session: Session,
-    ) -> Prepared:
-        """The composite in place of the upload: chosen parts give it their references, the others lose theirs."""
-        numbers = {part.number for part in chosen}
-        extents: list[Extent] = []
-        for part in chosen:
-            # A part that was coded anew meanwhile keeps its content, which leads on to its successor.
-            extents += [Extent(part.row.content, 0, part.row.size)] if part.row.content else part.row.extents
-        if len(extents) > EXTENTS_MAX_COUNT:
-            raise InvalidRequest(
-                f"an object is made of at most {EXTENTS_MAX_COUNT} pieces of others, not {len(extents)}"
-            )
-        prepared = await self._references.move(dropped=_contents([p for p in parts if p.number not in numbers]))
-        expecting: list[Expectation] = [
-            upload.expectation,
-            *(part.expectation for part in parts),
-            *_nothing_between(upload, parts),
-            *prepared.expecting,
-        ]
-        changes: list[Change] = [Delete(upload.expectation.key), *(Delete(p.expectation.key) for p in parts)]
-        if composite is not None:
-            row = ContentRow(
-                shape=ContentRow.SHAPE,
-                refs=1,
-                size=draft.size,
-                created_ns=draft.modified_ns,
-                condemned_ns=0,
-                root=None,
-                walk_root=None,
-                extents=extents,
-                parts=[part.row.size for part in chosen],
-                code=("", 0, 0),
-                layout_version=0,
-                part_checksums=_part_checksums(chosen),
-            )
-            changes.append(Put(content_row_key(composite), row.encode()))
-            expecting.append(session.alive)
-        return Prepared([*changes, *prepared.changes], expecting)
-
-    def _remember(self, upload: OpenUpload, draft: Draft, wanted: Sequence[CompletedPart]) -> Put:
-        row = CompletedRow(CompletedRow.SHAPE, draft.unique, draft.etag, _fingerprint(wanted), draft.modified_ns)
-        return Put(completed_row_key(upload.bucket.id, upload.key, upload.id), row.encode())
+    async def _release_left_out(self, row_key: bytes) -> bool:
+        """Release the parts that an upload was completed without; `row_key` is that of its `completed` row. Whether
+        that row says that none is left. What fails is no failure of the completion, and upkeep tries again."""
+        try:
+            row = await self._meta.get(row_key)
+            done = CompletedRow.decode(row.value)
+            if done.left_out:
+                told = Put(row_key, msgspec.structs.replace(done, left_out=False).encode())
+                await self._release_parts(row_key[-UPLOAD_ID_BYTES:], HasToken(row_key, row.token), told)
+        except HoldfastError as error:
+            _LOGGER.info("parts that an upload was completed without are not released yet: %s", error)
+            return False
+        return True
 
     async def _completed_before(
         self, bucket_name: str, key: bytes, upload_id: str, wanted: Sequence[CompletedPart]
@@ -414,6 +402,8 @@ class Uploads:
             done = CompletedRow.decode(remembered.value)
             row = VersionRow.decode(current.value)
             if done.parts == _fingerprint(wanted) and done.unique == row.unique:
+                if done.left_out:
+                    await self._release_left_out(remembered_key)
                 return info(key.decode(), row, latest=True)
         raise NoSuchUpload("no upload in flight has that id")
 
@@ -478,6 +468,38 @@ def _choose(parts: Sequence[StoredPart], wanted: Sequence[CompletedPart]) -> lis
     return chosen
 
 
+def _replace_upload(
+    upload: OpenUpload, chosen: Sequence[StoredPart], composite: ContentId | None, draft: Draft, session: Session
+) -> Prepared:
+    """The composite in place of the upload and of the chosen parts, which give it their references."""
+    extents: list[Extent] = []
+    for part in chosen:
+        # A part that was coded anew meanwhile keeps its content, which leads on to its successor.
+        extents += [Extent(part.row.content, 0, part.row.size)] if part.row.content else part.row.extents
+    if len(extents) > EXTENTS_MAX_COUNT:
+        raise InvalidRequest(f"an object is made of at most {EXTENTS_MAX_COUNT} pieces of others, not {len(extents)}")
+    rows = [upload.expectation, *(part.expectation for part in chosen)]
+    prepared = Prepared([Delete(row.key) for row in rows], list(rows))
+    if composite is not None:
+        row = ContentRow(
+            shape=ContentRow.SHAPE,
+            refs=1,
+            size=draft.size,
+            created_ns=draft.modified_ns,
+            condemned_ns=0,
+            root=None,
+            walk_root=None,
+            extents=extents,
+            parts=[part.row.size for part in chosen],
+            code=("", 0, 0),
+            layout_version=0,
+            part_checksums=_part_checksums(chosen),
+        )
+        prepared.changes.append(Put(content_row_key(composite), row.encode()))
+        prepared.expecting.append(session.alive)
+    return prepared
+
+
 def _batches(parts: Sequence[StoredPart]) -> list[list[StoredPart]]:
     """Parts that are given up in one commit each, the last batch perhaps empty."""
     batches: list[list[StoredPart]] = [[]]
@@ -485,7 +507,7 @@ def _batches(parts: Sequence[StoredPart]) -> list[list[StoredPart]]:
     for part in parts:
         # Its own row; and of each content, its row and the list of what is condemned.
         cost = 1 + 2 * len(_named(part.row))
-        if changes + cost > _ABORT_CHANGES_MAX_COUNT:
+        if changes + cost > _RELEASE_CHANGES_MAX_COUNT:
             batches.append([])
             changes = 0
         batches[-1].append(part)
@@ -509,9 +531,9 @@ def _contents(parts: Sequence[StoredPart]) -> list[ContentId]:
     return [content for part in parts for content in _named(part.row)]
 
 
-def _nothing_between(upload: OpenUpload, parts: Sequence[StoredPart]) -> list[IsEmpty]:
-    """No part besides these: the gaps between their rows are empty."""
-    whole = prefix_range(parts_prefix(upload.id))
+def _nothing_between(upload: bytes, parts: Sequence[StoredPart]) -> list[IsEmpty]:
+    """No part of the upload of that id besides these: the gaps between their rows are empty."""
+    whole = prefix_range(parts_prefix(upload))
     start = whole.start
     gaps: list[IsEmpty] = []
     for part in parts:
@@ -519,7 +541,7 @@ def _nothing_between(upload: OpenUpload, parts: Sequence[StoredPart]) -> list[Is
         if start < key:
             gaps.append(IsEmpty(KeyRange(start, key)))
         # The next number's key: one commit could not expect a gap behind each of 10,000 parts.
-        start = part_row_key(upload.id, part.number + 1)
+        start = part_row_key(upload, part.number + 1)
     gaps.append(IsEmpty(KeyRange(start, whole.end)))
     return gaps
 
