@@ -10,10 +10,18 @@ from pathlib import Path
 from holdfast.core.disk import Disk, File
 from holdfast.core.errors import Full
 from holdfast.core.ids import DriveId
-from holdfast.drives.index import SEGMENTS_NAME, Index
+from holdfast.drives.index import Index
 from holdfast.drives.records import PAGE_BYTES, aligned
 from holdfast.drives.reserve import NO_SPACE
-from holdfast.drives.segments import encode_entry, encode_footer, is_ours, read_contents, segment_of, segment_path
+from holdfast.drives.segments import (
+    SEGMENTS_NAME,
+    encode_entry,
+    encode_footer,
+    is_ours,
+    read_contents,
+    segment_of,
+    segment_path,
+)
 from holdfast.drives.writer import write_footer
 
 

@@ -26,7 +26,7 @@ from holdfast.core.disk import Disk, File
 from holdfast.core.errors import Full, HoldfastError, NodeDown
 from holdfast.core.ids import Buffer, DriveId
 from holdfast.core.limits import MIB
-from holdfast.drives.index import SEGMENTS_NAME, Index
+from holdfast.drives.index import Index
 from holdfast.drives.interface import FragmentKey
 from holdfast.drives.records import (
     PAGE_BYTES,
@@ -40,7 +40,7 @@ from holdfast.drives.records import (
 )
 from holdfast.drives.reserve import NO_SPACE, Reserve
 from holdfast.drives.rows import Update
-from holdfast.drives.segments import FIRST_GENERATION, Entry, entry_of
+from holdfast.drives.segments import FIRST_GENERATION, SEGMENTS_NAME, Entry, entry_of
 from holdfast.drives.slab import Slab
 from holdfast.drives.writer import SegmentWriter, create_segment
 

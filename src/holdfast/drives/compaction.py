@@ -25,13 +25,13 @@ from holdfast.core.ids import DriveId
 from holdfast.core.limits import MIB
 from holdfast.drives.adoption import adopt_segments
 from holdfast.drives.committer import Committer, Record, Use
-from holdfast.drives.index import SEGMENTS_NAME, Index
+from holdfast.drives.index import Index
 from holdfast.drives.interface import FragmentKey
 from holdfast.drives.reader import Reader
 from holdfast.drives.records import PAGE_BYTES, Kind, Place
 from holdfast.drives.reserve import Reserve
 from holdfast.drives.rows import Row, SegmentBooks, Update, encode_key
-from holdfast.drives.segments import Entry, read_contents, segment_path
+from holdfast.drives.segments import SEGMENTS_NAME, Entry, read_contents, segment_path
 
 # Moved in one commit: bounds memory, and how long puts wait behind it.
 MOVE_MAX_BYTES = MIB

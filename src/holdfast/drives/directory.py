@@ -28,8 +28,9 @@ from holdfast.drives.adoption import adopt_segments
 from holdfast.drives.buffers import BufferPool
 from holdfast.drives.committer import Committer, Record, Use
 from holdfast.drives.compaction import Compaction, Compactor
+from holdfast.drives.environment import MAP_BYTES, StaleIndex
 from holdfast.drives.identity import Identity, check_identity, read_identity
-from holdfast.drives.index import MAP_BYTES, RECOVERIES_MAX_COUNT, Index, StaleIndex, acquire_index, release_index
+from holdfast.drives.index import Index, acquire_index, release_index
 from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart
 from holdfast.drives.limits import check_fragment_limits
 from holdfast.drives.reader import LOOP_READ_MAX_BYTES, Reader
@@ -37,6 +38,7 @@ from holdfast.drives.records import PAGE_BYTES, Kind
 from holdfast.drives.reserve import NO_SPACE, RESERVE_MAX_BYTES, RESERVE_SHARE, Reserve
 from holdfast.drives.rows import Row
 from holdfast.drives.segments import ALLOCATION_STEP_BYTES, SEGMENT_MAX_BYTES
+from holdfast.drives.trust import RECOVERIES_MAX_COUNT
 
 # Enough to keep a disk's queue busy; more only wait for each other.
 READER_THREADS = 4

@@ -14,11 +14,10 @@ from holdfast.core.errors import Corrupt
 from holdfast.core.limits import KIB, LEAF_BYTES
 from holdfast.core.ranges import ByteRange
 from holdfast.drives.buffers import BufferPool
-from holdfast.drives.index import SEGMENTS_NAME
 from holdfast.drives.interface import FragmentKey, FragmentPart, whole_leaves
 from holdfast.drives.records import Head, Kind, check_payload, read_head
 from holdfast.drives.rows import Row
-from holdfast.drives.segments import FIRST_GENERATION, segment_path
+from holdfast.drives.segments import FIRST_GENERATION, SEGMENTS_NAME, segment_path
 
 # Segments kept open for reading, of each drive and process. A descriptor each.
 HANDLES_MAX_COUNT = 128

@@ -36,6 +36,9 @@ from holdfast.drives.records import (
     read_head,
 )
 
+SEGMENTS_NAME = "segments"
+"""The directory of them, on the drive."""
+
 HEADER_MAGIC = b"hfS\x01"
 FOOTER_MAGIC = b"hfF\x01"
 TRAILER_MAGIC = b"hfT\x01"
