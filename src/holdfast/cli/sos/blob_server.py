@@ -54,6 +54,7 @@ def run(
     children = {"server": lambda: granian(f"{__name__}:application", host, port, workers).serve()}
     if scheme(store) not in _OPENERS:
         raise InvalidRequest(f"-store: {scheme(store)}:// is none of: {', '.join(filter(None, _OPENERS))}")
+    _check_address(store)
     if scheme(store) == "":
         os.environ[DRIVES_VARIABLE] = ":".join(str(path.absolute()) for path in directories(store))
         settings = from_environment()
@@ -69,11 +70,21 @@ def scheme(store: str) -> str:
     return before if separator else ""
 
 
+def _check_address(store: str) -> None:
+    """Raises InvalidRequest for what each worker would fail at. It is not shown: a password may be in it."""
+    try:
+        _ = urlsplit(store).port if scheme(store) else None
+    except ValueError:
+        raise InvalidRequest("-store: behind the host and a colon stands the port's number") from None
+
+
 def without_password(store: str) -> str:
-    """A URL as it may be shown."""
+    """A URL as it may be shown. Its parameters may hold a password, too."""
     name = scheme(store)
+    if not name:
+        return store
     address = store.removeprefix(f"{name}://")
-    return f"{name}://{address.rpartition('@')[2]}" if name else store
+    return f"{name}://{address.rpartition('@')[2].partition('?')[0]}"
 
 
 def directories(store: str) -> list[Path]:

@@ -38,7 +38,9 @@ def main() -> None:
 @flag(
     "store",
     default="data",
+    envvar="SOS_STORE",
     show_default=True,
+    show_envvar=True,
     help="Where blobs are kept: a directory, several with commas between, or the URL of a Redis (redis://), "
     "PostgreSQL (postgresql://) or memcached (memcached://).",
 )

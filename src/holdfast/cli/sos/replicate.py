@@ -17,13 +17,18 @@ from holdfast.gateways.sos.servers import table
 
 
 def run(options: Options, daemon_seconds: float | None, echo: Callable[[str], None]) -> bool:
-    """Whether every object that could be is where it should be. Secrets, servers and spool are in the environment."""
+    """Whether every object that could be is where it should be; of a daemon that was stopped, True. Secrets, servers
+    and spool are in the environment."""
     if options.min_copies < 1:
         raise InvalidRequest("-min-copies is at least 1")
+    if daemon_seconds is not None and not daemon_seconds > 0:
+        raise InvalidRequest("-daemon is a number of seconds, more than 0")
     try:
         return uvloop.run(_run(options, daemon_seconds, echo)).well
     except asyncio.CancelledError:
-        return True
+        if daemon_seconds is None:
+            echo("stopped before the end: the next run takes it up")
+        return daemon_seconds is not None
 
 
 async def _run(options: Options, daemon_seconds: float | None, echo: Callable[[str], None]) -> Report:

@@ -118,8 +118,12 @@ class Application(Generic[T]):
         try:
             self._opened = await manager.__aenter__()
         except (HoldfastError, OSError) as error:
-            _LOGGER.exception("the server could not start")
+            _LOGGER.error("the server cannot start: %s", error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        except Exception:  # a bug: without an answer some servers would go on, with nothing open
+            _LOGGER.exception("the server cannot start")
+            await send({"type": "lifespan.startup.failed", "message": "see the log"})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()

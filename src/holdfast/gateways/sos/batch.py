@@ -14,7 +14,7 @@ import msgspec
 
 from holdfast.core.errors import InvalidRequest
 from holdfast.core.limits import KIB, MIB
-from holdfast.gateways.sos.blobs import SmallBlob
+from holdfast.gateways.sos.blobs import SmallBlob, headers_bytes
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ _gots = msgspec.msgpack.Decoder(list[Got])
 
 def weight(blob: SmallBlob) -> int:
     """What it counts of BATCH_MAX_BYTES."""
-    return len(blob.data) + sum(len(name) + len(value) for name, value in blob.headers.items())
+    return len(blob.data) + headers_bytes(blob.headers)
 
 
 def decode_blobs(data: bytes) -> list[SmallBlob]:

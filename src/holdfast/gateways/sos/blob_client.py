@@ -37,7 +37,8 @@ CONNECT_MAX_SECONDS = 3.0
 # A server that neither takes nor gives a byte for so long is taken for dead, and the next one is asked.
 SILENCE_MAX_SECONDS = 10.0
 
-# Behind its last byte an upload has to be made durable; a busy server may need longer for that.
+# Behind its last byte an upload has to be made durable; a busy server may need longer for that. A batch, which is a
+# megabyte or so, has this long in all.
 ANSWER_MAX_SECONDS = 60.0
 
 # Connections to all blob servers together, for each worker.
@@ -195,7 +196,7 @@ class BlobClient:
         """The answer to a batch; None when this server knows none, as original ones do."""
         data = batch.encode(items)
         sent = {"Content-Type": batch.CONTENT_TYPE}
-        async with self._request("POST", path, sent, data) as response:
+        async with _Progress().limit(ANSWER_MAX_SECONDS), self._request("POST", path, sent, data) as response:
             if response.status in (404, 405):
                 self._takes_batches = False
                 return None
@@ -276,7 +277,7 @@ class _Progress:
 
     @asynccontextmanager
     async def limit(self, seconds: float) -> AsyncIterator[None]:
-        """Raises Timeout after so many seconds without a piece."""
+        """Raises Timeout after so many seconds; `watch` begins them anew with each piece."""
         try:
             async with asyncio.timeout(seconds) as self._deadline:
                 yield

@@ -12,7 +12,7 @@
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 
 import msgspec
@@ -20,7 +20,7 @@ import msgspec
 from holdfast.core.errors import AlreadyExists, Full, HoldfastError, InvalidName, InvalidRequest, NotFound, Unavailable
 from holdfast.gateways.sos import batch
 from holdfast.gateways.sos.asgi import JSON, Application, Exchange
-from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES, BlobInfo, BlobStore, SmallBlob, check_id
+from holdfast.gateways.sos.blobs import BlobInfo, BlobStore, SmallBlob, check_headers, check_id, headers_bytes
 
 MISSING = b"404 - content is not hosted here."
 
@@ -84,7 +84,7 @@ async def _head(store: BlobStore, id: str, exchange: Exchange) -> None:
 
 async def _post(store: BlobStore, id: str, exchange: Exchange) -> None:
     headers = exchange.extra_headers
-    _check_headers(headers)
+    check_headers(headers)
     size = await store.put(id, exchange.body.stream(), headers)
     await exchange.answer(200, stored(id, size), JSON)
 
@@ -101,7 +101,7 @@ async def _put_many(store: BlobStore, data: bytes) -> bytes:
     for blob in blobs:
         try:
             check_id(blob.id)
-            _check_headers(blob.headers)
+            check_headers(blob.headers)
         except HoldfastError as error:
             answer.append(_refused(blob.id, error))
         else:
@@ -126,14 +126,15 @@ async def _get_many(store: BlobStore, data: bytes) -> bytes:
             check_id(name)
             blob = await store.open(name)
             async with aclosing(blob.pieces):
-                if blob.info.size > min(left, batch.SMALL_MAX_BYTES):
+                weight = blob.info.size + headers_bytes(blob.info.headers)
+                if blob.info.size > batch.SMALL_MAX_BYTES or weight > left:
                     answer.append(batch.Got(name, batch.ALONE))
                     continue
                 body = b"".join([bytes(piece) async for piece in blob.pieces])
         except HoldfastError as error:
             answer.append(batch.Got(name, _status(error)))
             continue
-        left -= len(body)
+        left -= weight
         answer.append(batch.Got(name, 200, dict(blob.info.headers), body))
     return batch.encode(answer)
 
@@ -141,11 +142,6 @@ async def _get_many(store: BlobStore, data: bytes) -> bytes:
 _BATCHES = {batch.PUT_PATH: _put_many, batch.GET_PATH: _get_many}
 
 _VERBS = {"GET": _get, "HEAD": _head, "POST": _post, "DELETE": _delete}
-
-
-def _check_headers(headers: Mapping[str, str]) -> None:
-    if sum(len(name) + len(value) for name, value in headers.items()) > HEADERS_MAX_BYTES:
-        raise InvalidRequest(f"the X-* headers have more than {HEADERS_MAX_BYTES} bytes")
 
 
 def _status(error: HoldfastError) -> int:

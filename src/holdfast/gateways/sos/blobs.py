@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from holdfast.core.errors import AlreadyExists, HoldfastError, InvalidName, Unavailable
+from holdfast.core.errors import AlreadyExists, HoldfastError, InvalidName, InvalidRequest, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
 
@@ -94,6 +94,17 @@ class BlobStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def headers_bytes(headers: Mapping[str, str]) -> int:
+    """What counts of HEADERS_MAX_BYTES."""
+    return sum(len(name) + len(value) for name, value in headers.items())
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises InvalidRequest when there are too many to keep with a blob."""
+    if headers_bytes(headers) > HEADERS_MAX_BYTES:
+        raise InvalidRequest(f"the X-* headers have more than {HEADERS_MAX_BYTES} bytes")
 
 
 async def put_each(store: BlobStore, blobs: Sequence[SmallBlob]) -> list[int | HoldfastError]:

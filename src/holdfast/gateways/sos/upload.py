@@ -12,7 +12,7 @@ from pathlib import Path
 
 from holdfast.core.errors import AlreadyExists, InvalidRequest, Unavailable
 from holdfast.core.ids import Buffer
-from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES
+from holdfast.gateways.sos.blobs import check_headers
 from holdfast.gateways.sos.chunks import CHUNK_BYTES, ENTRY_BYTES, LIST_MAX_BYTES, Chunk, ChunkList, list_id
 from holdfast.gateways.sos.fleet import Fleet
 from holdfast.gateways.sos.spool import Hash, Spool
@@ -38,8 +38,7 @@ class Uploader:
 
     async def upload(self, body: AsyncIterator[Buffer], headers: Headers) -> Uploaded:
         """Store a file. Raises Unavailable when no server took it, and what `body` raises."""
-        if sum(len(name) + len(value) for name, value in headers.items()) > HEADERS_MAX_BYTES:
-            raise InvalidRequest(f"the X-* headers have more than {HEADERS_MAX_BYTES} bytes")
+        check_headers(headers)
         return await _Upload(self, headers).run(body)
 
     def spool(self, also: Hash | None = None) -> Spool:

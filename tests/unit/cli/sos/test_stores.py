@@ -1,16 +1,19 @@
 """What `-store` means, and what `sos quickstart` writes."""
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from holdfast.cli.sos import replicate
 from holdfast.cli.sos.blob_server import directories, run, scheme, without_password
 from holdfast.cli.sos.environment import read_secret
 from holdfast.cli.sos.quickstart import SHIMS, make
 from holdfast.core.errors import AlreadyExists, InvalidRequest
 from holdfast.drives.identity import IDENTITY_NAME
+from holdfast.gateways.sos.replicate import Options, Report
 
 
 def drive(path: Path) -> Path:
@@ -65,9 +68,30 @@ def test_commas() -> None:
 def test_urls() -> None:
     assert [scheme(store) for store in ("data", "redis://h/0", "a,b")] == ["", "redis", ""]
     assert without_password("postgresql://user:secret@host/db") == "postgresql://host/db"
+    assert without_password("redis://host/0?password=secret") == "redis://host/0"
     assert without_password("data") == "data"
+    with pytest.raises(InvalidRequest, match="port") as refused:
+        run("127.0.0.1", 1, "redis://:secret/1@host/0", 1, None, print)
+    assert "secret" not in str(refused.value)
     with pytest.raises(InvalidRequest, match="gopher"):
         run("127.0.0.1", 1, "gopher://x", 1, None, print)
+
+
+@pytest.mark.parametrize(("seconds", "is_well"), [(None, False), (5.0, True)])
+def test_a_replication_that_was_stopped(monkeypatch: pytest.MonkeyPatch, seconds: float | None, is_well: bool) -> None:
+    """Of a daemon that is its end; one run did not see everything."""
+
+    async def stopped(*_: object) -> Report:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(replicate, "_run", stopped)
+    assert replicate.run(Options(), seconds, print) is is_well
+
+
+def test_a_daemon_rests_between_runs() -> None:
+    for seconds in (0, -1, float("nan")):
+        with pytest.raises(InvalidRequest, match="-daemon"):
+            replicate.run(Options(), seconds, print)
 
 
 def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

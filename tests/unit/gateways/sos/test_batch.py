@@ -1,18 +1,20 @@
 """Many small blobs in one request: to the letter, bounded, and each with a fate of its own."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 import aiohttp
 import pytest
 
 from holdfast.cli.listener import Listener
 from holdfast.cli.system import SystemClock
-from holdfast.core.errors import AlreadyExists, NotFound, Unavailable
+from holdfast.core.errors import AlreadyExists, NotFound, Timeout, Unavailable
 from holdfast.core.limits import KIB, MIB
-from holdfast.gateways.sos import batch
+from holdfast.gateways.sos import batch, blob_client
 from holdfast.gateways.sos.asgi import Exchange
 from holdfast.gateways.sos.blob_client import BlobClient, open_session
 from holdfast.gateways.sos.blob_server import BlobServer
@@ -143,6 +145,40 @@ async def test_an_answer_is_no_longer_than_a_batch(store: MemoryBlobs) -> None:
         answer = await post(app, "/batch/get", batch.encode(names))
     statuses = [got.status for got in batch.decode_gots(answer.body, names)]
     assert statuses == [413, *[200] * (MIB // batch.SMALL_MAX_BYTES), 413, 413]
+
+
+async def test_headers_count_too(store: MemoryBlobs) -> None:
+    app = server(store)
+    names = [f"b{number}" for number in range(40)]
+    store.blobs |= {name: (b"", {"x-a": "b" * (HEADERS_MAX_BYTES - 3)}) for name in names}
+    async with started(app):
+        answer = await post(app, "/batch/get", batch.encode(names))
+    assert len(answer.body) < batch.MESSAGE_MAX_BYTES
+    statuses = [got.status for got in batch.decode_gots(answer.body, names)]
+    assert statuses == [200] * (MIB // HEADERS_MAX_BYTES) + [413] * (40 - MIB // HEADERS_MAX_BYTES)
+
+
+def narrow(address: tuple[Any, ...]) -> socket.socket:
+    """A socket that buffers little, as on a network where nothing was sent yet."""
+    made = socket.socket(address[0], address[1], address[2])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+    return made
+
+
+async def test_a_server_that_does_not_read_a_batch_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time-out for silence would begin when all is sent."""
+    monkeypatch.setattr(blob_client, "ANSWER_MAX_SECONDS", 0.2)
+    family = (socket.AF_INET, socket.SOCK_STREAM, 0)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=narrow)) as session:
+        deaf = narrow(family)
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        client = BlobClient(session, Server(f"http://127.0.0.1:{deaf.getsockname()[1]}"))
+        blobs = [SmallBlob(f"id{number}", {}, bytes(batch.SMALL_MAX_BYTES)) for number in range(12)]
+        async with asyncio.timeout(30):
+            await refusal(Timeout, client._put_batch(blobs))
+        deaf.close()
 
 
 async def test_what_is_asked_for_at_once_goes_together(store: MemoryBlobs, session: aiohttp.ClientSession) -> None:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from holdfast.asgi.messages import Message
 from holdfast.core.errors import Unavailable
 from holdfast.gateways.sos.blob_server import BlobServer
 from holdfast.gateways.sos.blobs import BlobStore
@@ -40,6 +41,29 @@ async def app(store: MemoryBlobs) -> AsyncIterator[BlobServer]:
     app = server(store)
     async with started(app):
         yield app
+
+
+@pytest.mark.parametrize("error", [Unavailable("the database is away"), ValueError("a bug")])
+async def test_a_server_that_cannot_start_says_so(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """In a line, unless it is a bug. It never goes on with nothing open."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[BlobStore]:
+        if error.args:
+            raise error
+        yield MemoryBlobs()
+
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await BlobServer(opened)({"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+    assert ("the database is away" in caplog.text, "Traceback" in caplog.text) in [(True, False), (False, True)]
 
 
 async def test_alive(app: BlobServer) -> None:
