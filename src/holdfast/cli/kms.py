@@ -47,7 +47,7 @@ def parse_kms(text: str) -> str:
         or port == 0
         or url.query
         or url.fragment
-        or url.username
+        or "@" in url.netloc
     ):
         raise InvalidRequest(f"{text!r} is not https://HOST:PORT/v1/MOUNT/keys/NAME")
     if url.scheme == "http" and url.hostname not in _LOCAL:

@@ -121,6 +121,7 @@ def test_addresses(text: str) -> None:
         "https://vault.example/v1/transit/encrypt/holdfast",
         "https://vault.example/v1/transit/keys/",
         "https://user:secret@vault.example/v1/transit/keys/holdfast",
+        "https://:secret@vault.example/v1/transit/keys/holdfast",
         "https://vault.example/v1/transit/keys/holdfast?x=1",
         "https://vault.example:port/v1/transit/keys/holdfast",
     ],
