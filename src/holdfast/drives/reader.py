@@ -1,7 +1,8 @@
 """Reading records: from the page cache at once, from the disk in a thread, always checked.
 
 Rules. A row of the index is a claim, not a proof: the record must be the one that the row names, and its checksums
-must hold, else it is Corrupt. One buffer takes head and payload, and the caller gets a view into it.
+must hold, else it is Corrupt. What is wrong with a segment that was unlinked meanwhile is no damage: compaction cut it
+off, and FileNotFoundError says to look the fragment up again.
 """
 
 import threading
@@ -44,14 +45,14 @@ class Reader:
         file = self._handles.get(row.segment)
         if file is None:
             raise BlockingIOError
-        return self._read_linked(file, row, key, range, into, cached=True)
+        return self._read(file, row, key, range, into, cached=True)
 
     def read(self, row: Row, key: FragmentKey, range: ByteRange | None, into: memoryview | None = None) -> FragmentPart:
         """A whole payload goes `into` a view of its length, if one is given; else, and of a range, to a buffer of ours.
 
         Raises FileNotFoundError (the segment is gone: look up again), Corrupt, InvalidRequest, OSError.
         """
-        return self._read_linked(self._handle(row.segment), row, key, range, into, cached=False)
+        return self._read(self._handle(row.segment), row, key, range, into, cached=False)
 
     def expect(self, row: Row) -> None:
         """Have the disk fetch a record that is about to be read. Raises OSError."""
@@ -85,26 +86,6 @@ class Reader:
                 self._handles.popitem(last=False)
         return file
 
-    def _read_linked(
-        self,
-        file: File,
-        row: Row,
-        key: FragmentKey,
-        range: ByteRange | None,
-        into: memoryview | None,
-        *,
-        cached: bool,
-    ) -> FragmentPart:
-        """As `read`. What is wrong with a segment that was unlinked meanwhile is no damage: compaction cut it off."""
-        try:
-            return self._read(file, row, key, range, into, cached=cached)
-        except Corrupt:
-            path = segment_path(self._segments, row.segment)
-            if file.is_at(path):
-                raise
-            self.forget(row.segment)
-            raise FileNotFoundError(f"{path} was compacted") from None
-
     def _read(
         self,
         file: File,
@@ -117,19 +98,29 @@ class Reader:
     ) -> FragmentPart:
         length = row.payload_bytes
         start, end = whole_leaves(range, length)
-        # Two reads cost more than one that is twice as long.
-        if 2 * (end - start) >= length:
-            payload = into if into is not None and len(into) == length else self._pool.lend(length)
-            head = self._whole(file, row, key, payload, cached=cached, first=start, last=end)
-            data = payload if end - start == length else payload[start:end]
-        else:
-            buffer = memoryview(bytearray(row.head_bytes))
-            data = self._pool.lend(end - start)
-            _fill(file, (buffer,), row.offset, cached=cached)
-            head = _head(buffer, row, key)
-            _fill(file, (data,), row.offset + row.head_bytes + start, cached=cached)
-            check_payload(data, head.checksums, start // LEAF_BYTES, _where(row))
+        try:
+            # Two reads cost more than one that is twice as long.
+            if 2 * (end - start) >= length:
+                payload = into if into is not None and len(into) == length else self._pool.lend(length)
+                head = self._whole(file, row, key, payload, cached=cached, first=start, last=end)
+                data = payload if end - start == length else payload[start:end]
+            else:
+                buffer = memoryview(bytearray(row.head_bytes))
+                data = self._pool.lend(end - start)
+                _fill(file, (buffer,), row.offset, cached=cached)
+                head = _head(buffer, row, key)
+                _fill(file, (data,), row.offset + row.head_bytes + start, cached=cached)
+                check_payload(data, head.checksums, start // LEAF_BYTES, _where(row))
+        except Corrupt:
+            self._check_linked(file, row.segment)
+            raise
         return FragmentPart(key, head.commitment, head.leaves, head.tag, length, start, data)
+
+    def _check_linked(self, file: File, segment: bytes) -> None:
+        path = segment_path(self._segments, segment)
+        if not file.is_at(path):
+            self.forget(segment)
+            raise FileNotFoundError(f"{path} was compacted") from None
 
     def _whole(
         self,
