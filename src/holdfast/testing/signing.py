@@ -1,17 +1,17 @@
-"""AWS Signature Version 4 as a client makes it: headers, and the chunks of a streamed upload.
+"""AWS Signature Version 4 for the load generator and the proofs: whole requests, and the chunks of a streamed upload.
 
-Written for the load generator and the proofs, so it is cheap, and it shares no code with the gateway that verifies:
-an error in one does not hide in the other. It is held to botocore's signatures and to the vectors of AWS's documents
+It is cheap, and shares code with the command line but none with the gateway that verifies. It is held to botocore's
+signatures and to the vectors of AWS's documents
 (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html).
 """
 
 import hmac
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote
 
+from holdfast.cli.client.signing import authorization, signing_key
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
 
@@ -50,15 +50,8 @@ class Signer:
         signed.
         """
         signed = {**headers, "x-amz-content-sha256": payload_sha256, "x-amz-date": date}
-        names = sorted(signed)
-        joined = ";".join(names)
-        lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
-        canonical = f"{method}\n{path}\n{canonical_query(query)}\n{lines}\n{joined}\n{payload_sha256}"
-        scope = f"{date[:8]}/{self.region}/s3/aws4_request"
-        text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.digest(self._key(date), text.encode(), "sha256").hex()
-        signed["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={self.access_key}/{scope},SignedHeaders={joined},Signature={signature}"
+        signed["authorization"] = authorization(
+            method, path, canonical_query(query), signed, payload_sha256, self.access_key, self._key(date), self.region
         )
         return signed
 
@@ -82,15 +75,7 @@ class Signer:
             yield f"{len(data):x};chunk-signature={previous}\r\n".encode(), data, b"\r\n"
 
     def _key(self, date: str) -> bytes:
-        return _signing_key(self.secret_key, date[:8], self.region)
-
-
-@lru_cache(maxsize=16)
-def _signing_key(secret_key: str, day: str, region: str) -> bytes:
-    key = ("AWS4" + secret_key).encode()
-    for word in (day, region, "s3", "aws4_request"):
-        key = hmac.digest(key, word.encode(), "sha256")
-    return key
+        return signing_key(self.secret_key, date[:8], self.region)
 
 
 def chunk_digests(body: Buffer) -> list[str]:

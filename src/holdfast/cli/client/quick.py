@@ -8,11 +8,8 @@ Rules.
 - Where to, and with which credentials, is botocore's to say: the address is taken from a link that it signs, once for
   each bucket. A bucket that was not served a few times running is left to botocore for good.
 - Every header is signed; so is the body's SHA-256, unless TLS keeps it.
-
-https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
-import hmac
 import io
 import ssl
 import threading
@@ -21,13 +18,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from botocore.exceptions import BotoCoreError
+
+from holdfast.cli.client.signing import authorization, signing_key
 
 # Of a bucket in turn, before it is left to botocore: a redirect to another region, a server that is too busy.
 _REFUSALS_MAX_COUNT = 3
@@ -128,8 +126,10 @@ class Lane:
         credentials = self._endpoint.credentials()
         if credentials.token:
             headers["x-amz-security-token"] = credentials.token
+        day = headers["x-amz-date"][:8]
+        key = signing_key(credentials.secret_key, day, self._endpoint.region)
         headers["authorization"] = authorization(
-            method, path, headers, payload, credentials.access_key, credentials.secret_key, self._endpoint.region
+            method, path, "", headers, payload, credentials.access_key, key, self._endpoint.region
         )
         headers["user-agent"] = self._endpoint.user_agent
         try:
@@ -193,33 +193,3 @@ def _fields(headers: Mapping[str, str], body: bytes) -> dict[str, Any] | None:
     if modified is not None:
         answer["LastModified"] = parsedate_to_datetime(modified)
     return {**answer, "ContentLength": len(body), "Body": io.BytesIO(body)}
-
-
-def authorization(
-    method: str,
-    path: str,
-    headers: Mapping[str, str],
-    payload: str,
-    access_key: str,
-    secret_key: str,
-    region: str,
-) -> str:
-    """The header of that name, by signature version 4, for a request without a query. `path` is quoted; header names
-    are lower-case, and all are signed."""
-    names = sorted(headers)
-    joined = ";".join(names)
-    lines = "".join(f"{name}:{' '.join(headers[name].split())}\n" for name in names)
-    canonical = f"{method}\n{path}\n\n{lines}\n{joined}\n{payload}"
-    date = headers["x-amz-date"]
-    scope = f"{date[:8]}/{region}/s3/aws4_request"
-    text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
-    signature = hmac.digest(_signing_key(secret_key, date[:8], region), text.encode(), "sha256").hex()
-    return f"AWS4-HMAC-SHA256 Credential={access_key}/{scope}, SignedHeaders={joined}, Signature={signature}"
-
-
-@lru_cache(maxsize=4)
-def _signing_key(secret_key: str, day: str, region: str) -> bytes:
-    key = ("AWS4" + secret_key).encode()
-    for word in (day, region, "s3", "aws4_request"):
-        key = hmac.digest(key, word.encode(), "sha256")
-    return key

@@ -90,8 +90,7 @@ def test_a_put_is_signed_as_s3_wants_it(server: Server) -> None:
     expected = Signer("AKIDEXAMPLE", "secret", "eu-west-3").sign(
         method, path, (), sent, sha256(b"abc").hexdigest(), DATE
     )
-    assert headers["authorization"].replace(", ", ",") == expected["authorization"]
-    assert expected.items() - {("authorization", expected["authorization"])} <= headers.items()
+    assert expected.items() <= headers.items()
 
 
 def test_a_get_tells_what_botocore_tells(server: Server) -> None:
