@@ -6,16 +6,19 @@ Rules.
   swapped for another is let go of, and one that came back, or was added by a command, is opened.
 - A drive that failed is closed and opened again, ever more seldom while it goes on failing.
 - A drive that the layout calls GONE is never opened: it may hold fragments of long ago.
+- A disk that hangs keeps nobody from noticing the others. Whether its drive is still there cannot be seen, so it stays.
 - The mapping `drives` is changed in place; whoever uses it looks at it anew each time.
 """
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from holdfast.cli.site import Site, identity_at, look_around
+from holdfast.cli.lookout import Lookout, Sight
+from holdfast.cli.site import Site
 from holdfast.core.attendance import Attendance
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.disk import Disk
@@ -69,7 +72,10 @@ class Attachments:
         self._attendance = attendance
         self._pool = BufferPool()
         self._troubled: dict[DriveId, _Trouble] = {}
+        self._lookout = Lookout(disk)
+        self._opening: dict[DriveId, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     @property
     def places(self) -> dict[DriveId, Path]:
@@ -83,7 +89,12 @@ class Attachments:
 
     async def look(self) -> None:
         """Let go of drives that are not there any more, and open those that are."""
-        found = await asyncio.to_thread(self._find)
+        await self.notice()
+        await asyncio.gather(*self._opening.values())
+
+    async def notice(self) -> None:
+        """As `look`, but not waiting for drives to open: one that hangs, or makes its index anew, takes its time."""
+        found = await self._find()
         self._places |= found
         for drive in list(self.drives.values()):
             if drive.id in self.gone:
@@ -92,35 +103,50 @@ class Attachments:
                 self._let_go(drive, drive.failure)
             elif found.get(drive.id) != drive.directory:
                 self._let_go(drive, f"{drive.directory} does not hold it any more")
-        waiting = [(drive, path) for drive, path in found.items() if self._is_due(drive)]
-        await asyncio.gather(*(self._attach(drive, path) for drive, path in waiting))
+        for drive_id, path in found.items():
+            if self._is_due(drive_id):
+                task = asyncio.create_task(self._attach(drive_id, path), name=f"open {path}")
+                self._opening[drive_id] = task
+                task.add_done_callback(partial(self._opened, drive_id))
 
     async def close(self) -> None:
         """Close every drive; one that does not answer is left behind."""
+        self._is_closed = True
         for drive in list(self.drives.values()):
             self._closing.add(asyncio.create_task(drive.close()))
         self.drives.clear()
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=CLOSE_MAX_SECONDS)
+        ending = {*self._closing, *self._opening.values()}
+        if ending:
+            await asyncio.wait(ending, timeout=CLOSE_MAX_SECONDS)
 
-    def _find(self) -> dict[DriveId, Path]:
-        """Every drive of the store that is there. Blocks."""
+    async def _find(self) -> dict[DriveId, Path]:
+        """Every drive of the store that is there, or that cannot be seen to have gone."""
+        seen = await self._lookout.look((*self._directories, *self._places.values()))
+        remembered = [
+            place
+            for sight in seen.values()
+            if sight is not None and self._is_ours(sight)
+            for place in sight.places.values()
+            if place not in seen
+        ]
+        seen |= await self._lookout.look(remembered)
         found: dict[DriveId, Path] = {}
-        for path in self._candidates():
-            identity = identity_at(self._disk, path)
-            if identity is not None and identity.store == self._store:
-                found.setdefault(identity.drive, path)
-        others, _ = look_around(self._disk, self._store, found)
-        return found | others
+        for path, sight in seen.items():
+            if sight is not None and sight.identity is not None and self._is_ours(sight):
+                found.setdefault(sight.identity.drive, path)
+        for drive in self.drives.values():
+            if drive.directory in seen and seen[drive.directory] is None:
+                found.setdefault(drive.id, drive.directory)
+        return found
 
-    def _candidates(self) -> Iterator[Path]:
-        yield from self._directories
-        yield from (place for place in self._places.values() if place not in self._directories)
+    def _is_ours(self, sight: Sight) -> bool:
+        return sight.identity is not None and sight.identity.store == self._store
 
     def _is_due(self, drive: DriveId) -> bool:
         trouble = self._troubled.get(drive)
         is_late = trouble is None or self._clock.monotonic() >= trouble.again_at
-        return drive not in self.drives and drive not in self.gone and is_late
+        is_closed = drive not in self.drives and drive not in self._opening
+        return is_closed and drive not in self.gone and is_late
 
     async def _attach(self, drive: DriveId, path: Path) -> None:
         try:
@@ -137,8 +163,14 @@ class Attachments:
             self._note(drive, str(error))
             _LOGGER.warning("drive %s is left out: %s", path, error)
             return
+        if self._is_closed:
+            await opened.close()
+            return
         self.drives[drive] = opened
         self.changes += 1
+
+    def _opened(self, drive: DriveId, _: "asyncio.Task[None]") -> None:
+        del self._opening[drive]
 
     def _let_go(self, drive: DirectoryDrive, reason: str) -> None:
         del self.drives[drive.id]

@@ -357,11 +357,12 @@ async def _watch_rows(opened: OpenStore) -> None:
 async def _watch_drives(opened: OpenStore) -> None:
     """Notice drives that come and go. On its own: a disk that hangs must keep nothing else waiting."""
     attachments = opened.attachments
+    seen = attachments.changes
     while True:
         await opened.clock.sleep(WATCH_SECONDS)
-        before = attachments.changes
-        await attachments.look()
-        opened.changes += attachments.changes - before
+        await attachments.notice()
+        opened.changes += attachments.changes - seen
+        seen = attachments.changes
 
 
 async def _stop(task: "asyncio.Task[None]") -> None:

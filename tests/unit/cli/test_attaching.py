@@ -1,5 +1,7 @@
 """Drives come and go under a process that has the store open."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,11 +11,14 @@ from holdfast.cli.attaching import RETRY_FIRST_SECONDS, Attachments
 from holdfast.cli.site import begin, finish, survey, write_places
 from holdfast.cli.system import SystemRandomness
 from holdfast.core.ids import DriveId
-from holdfast.drives.identity import create_drive
+from holdfast.drives.identity import IDENTITY_NAME, create_drive
 from holdfast.drives.os_disk import OsDisk
 from holdfast.testing.clock import FakeClock
+from holdfast.testing.faulty_disk import Fault, FaultyDisk
 
 DISK = OsDisk()
+
+OPEN_MAX_SECONDS = 60.0
 
 
 class Drives:
@@ -28,7 +33,8 @@ class Drives:
         found = survey(DISK, self.paths)
         assert found is not None
         self.site = found
-        self.attachments = Attachments(found, self.paths, DISK, SystemRandomness(), self.clock)
+        self.disk = FaultyDisk(DISK)
+        self.attachments = Attachments(found, self.paths, self.disk, SystemRandomness(), self.clock)
 
     @property
     def open_at(self) -> set[Path]:
@@ -36,6 +42,13 @@ class Drives:
 
     def id_at(self, path: Path) -> DriveId:
         return next(drive for drive, at in self.site.drives.items() if at == path)
+
+    def hang(self, operation: str, path: Path) -> threading.Event:
+        """One such call does not come back until the event is set."""
+        fault = Fault(operation, str(path), times=1, error=0, until=threading.Event())
+        self.disk.faults.append(fault)
+        assert fault.until is not None
+        return fault.until
 
     async def look_later(self) -> None:
         await self.clock.advance(2 * RETRY_FIRST_SECONDS)
@@ -104,3 +117,49 @@ async def test_another_drive_in_its_place_is_not_taken_for_it(drives: Drives, tm
     await drives.look_later()
     assert old not in drives.attachments.drives
     assert drives.attachments.drives[new].directory == path
+
+
+async def test_a_disk_that_hangs_keeps_nobody_from_noticing_others(
+    drives: Drives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drives.attachments._lookout, "_answer_seconds", 0.1)
+    hung, pulled, _ = drives.paths
+    kept = drives.attachments.drives[drives.id_at(hung)]
+    answers = drives.hang("read_file", hung / IDENTITY_NAME)
+    try:
+        await drives.attachments.notice()
+        pulled.rename(tmp_path / "pulled")
+        pulled.mkdir()
+        await drives.attachments.notice()
+        assert drives.open_at == set(drives.paths) - {pulled}
+        assert drives.attachments.drives[kept.id] is kept
+        assert sum(thread.name == f"look {hung}" for thread in threading.enumerate()) == 1
+        hung.rename(tmp_path / "hung")
+        hung.mkdir()
+    finally:
+        answers.set()
+    await drives.look_later()
+    await drives.look_later()
+    assert kept.id not in drives.attachments.drives
+
+
+async def test_a_drive_that_hangs_while_it_is_opened_keeps_nobody_waiting(drives: Drives, tmp_path: Path) -> None:
+    slow, back, _ = drives.paths
+    for path in (slow, back):
+        path.rename(tmp_path / f"pulled-{path.name}")
+        path.mkdir()
+    await drives.attachments.look()
+    for path in (slow, back):
+        path.rmdir()
+        (tmp_path / f"pulled-{path.name}").rename(path)
+    answers = drives.hang("list_directory", slow)
+    try:
+        await drives.clock.advance(2 * RETRY_FIRST_SECONDS)
+        await drives.attachments.notice()
+        await asyncio.wait_for(drives.attachments._opening[drives.id_at(back)], OPEN_MAX_SECONDS)
+        await drives.attachments.notice()
+        assert drives.open_at == set(drives.paths) - {slow}
+    finally:
+        answers.set()
+    await drives.attachments.look()
+    assert drives.open_at == set(drives.paths)
