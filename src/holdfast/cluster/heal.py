@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 
 from holdfast.cluster.plan import BlockPlan, Place, Survey, plan_block
 from holdfast.cluster.proof import check_part
-from holdfast.core.errors import Corrupt, NotFound, Unavailable
+from holdfast.core.errors import Corrupt, NodeDown, NotFound, Unavailable
 from holdfast.core.ids import DriveId
 from holdfast.drives.interface import Drive, Fragment, FragmentKey, FragmentPart
 from holdfast.erasure import BlockRef, Code, rebuild
@@ -107,12 +107,19 @@ class Healer:
         *,
         executor: Executor | None = None,
     ) -> None:
-        """`executor` checks and rebuilds fragments; None is the event loop's own."""
+        """`drives` may change at any time. `executor` checks and rebuilds fragments; None is the event loop's own."""
         self._drives = drives
         self._layouts = layouts
         self._exclusive = exclusive
         self._executor = executor
         self._lock = asyncio.Lock()
+
+    def _attached(self, drive: DriveId) -> Drive:
+        """Raises NodeDown for a drive that its owner has taken out since it was asked what it holds."""
+        attached = self._drives.get(drive)
+        if attached is None:
+            raise NodeDown(f"drive {drive.hex()} was taken out")
+        return attached
 
     async def survey(self, refs: Sequence[BlockRef], placing: Placing) -> list[Survey]:
         """As `survey_blocks`, of the attached drives."""
@@ -159,7 +166,7 @@ class Healer:
     async def _read_one(self, ref: BlockRef, survey: Survey, place: Place) -> FragmentPart | None:
         index, drive = place
         try:
-            part = await self._drives[drive].get(FragmentKey(ref.id, index))
+            part = await self._attached(drive).get(FragmentKey(ref.id, index))
             await self._in_thread(check_part, ref, index, part)
         except NotFound:
             survey.lost(index, drive)
@@ -205,8 +212,8 @@ class Healer:
         try:
             if (fragment.key.index, drive) in survey.bad:
                 # A put of a key that is there need not rewrite it; what is bad is no loss.
-                await self._drives[drive].delete([fragment.key])
-            await self._drives[drive].put([fragment])
+                await self._attached(drive).delete([fragment.key])
+            await self._attached(drive).put([fragment])
         except Unavailable:
             return False
         return True
@@ -220,8 +227,8 @@ class Healer:
             for index, drive in places:
                 key = FragmentKey(ref.id, index)
                 try:
-                    if (await self._drives[keep[index]].has([key]))[0]:
-                        await self._drives[drive].delete([key])
+                    if (await self._attached(keep[index]).has([key]))[0]:
+                        await self._attached(drive).delete([key])
                         dropped += 1
                 except Unavailable:
                     continue

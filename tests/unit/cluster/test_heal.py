@@ -97,6 +97,24 @@ async def test_a_full_home_keeps_the_handoff() -> None:
     assert world.holders(block.ref) == {0: {other}}
 
 
+@pytest.mark.parametrize("who", ["source", "target", "surplus"])
+async def test_a_drive_that_is_taken_out_after_it_was_asked_is_one_that_does_not_answer(who: str) -> None:
+    world = World(3)
+    block = await block_of(world, copies(1))
+    home, other, *_ = homes(world, block.ref)
+    fragment = world.drives[home].held()[FragmentKey(block.ref.id, 0)]
+    await world.drives[other].inner.put([fragment])
+    if who != "surplus":
+        take(world, block.ref, 0)
+    drives = dict(world.attached())
+    healer = Healer(drives, world.layouts)
+    [survey] = await healer.survey([block.ref], world.layouts.all[0])
+    del drives[home if who == "target" else other]
+    healed = await healer.heal(block.ref, block.tag, survey)
+    assert not healed.whole
+    assert world.holders(block.ref) == {0: {home, other} if who == "surplus" else {other}}
+
+
 async def test_nothing_is_dropped_once_the_layout_has_changed() -> None:
     world = World(3)
     block = await block_of(world, copies(1))
