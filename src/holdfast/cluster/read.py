@@ -316,7 +316,8 @@ class Read:
             await asyncio.gather(timer, return_exceptions=True)
         # Its thread may still read into our room, so the block is joined in another.
         self._room = None
-        for index, late in asked:
+        # A copy: its disk may answer at any moment, and then it goes on.
+        for index, late in tuple(asked):
             self._slow.note([late.id])
             self._queue.remove((index, late.id))
             self._queue.append((index, late.id))

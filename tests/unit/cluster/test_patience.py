@@ -1,7 +1,7 @@
 """Reads that wait for disks in one thread: what they save, and that a disk that hangs costs that thread alone."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -11,7 +11,7 @@ from holdfast.cluster.latency import HEDGE_MIN_SECONDS
 from holdfast.cluster.patience import PATIENT_THREADS_COUNT, PatientThreads
 from holdfast.cluster.read import INLINE_MAX_BYTES
 from holdfast.core.errors import NodeDown
-from holdfast.core.ids import Buffer
+from holdfast.core.ids import Buffer, DriveId
 from holdfast.drives.interface import FragmentKey
 from holdfast.erasure import Code, CodedBlock, copies, encode, erasure
 from holdfast.testing.clock import FakeClock
@@ -101,6 +101,33 @@ async def test_a_disk_that_hangs_is_left_behind_and_what_it_brings_late_is_nobod
     assert observed[0] == HEDGE_MIN_SECONDS, "where all are like that, the next are waited for longer"
     assert [home for home in homes if group.cluster._slow_readers.is_slow(home.id)] == [late]
     assert not stray_tasks()
+
+
+async def test_a_disk_that_answers_just_when_it_is_given_up_does_no_harm(
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    group = Group(6, clock, patient=threads)
+    block, homes = await put(group, erasure(4, 2))
+    late, behind = homes[1], homes[2]
+    late.gate, behind.gate = Event(), Event()
+    slow = group.cluster._slow_readers
+    note = slow.note
+
+    def note_meanwhile(drives: Iterable[DriveId]) -> None:
+        note(drives)
+        late.gate.set()  # type: ignore[union-attr]
+        behind.reached.wait()
+
+    monkeypatch.setattr(slow, "note", note_meanwhile)
+    reading = asyncio.ensure_future(group.cluster.get(block.ref, bytes))
+    await asyncio.to_thread(late.reached.wait)
+    await clock.advance(HEDGE_MIN_SECONDS)
+    try:
+        assert await reading == BLOCK
+    finally:
+        behind.gate.set()
+    assert [home for home in homes if slow.is_slow(home.id)] == [late]
 
 
 async def test_who_finds_no_thread_free_reads_as_if_there_were_none() -> None:
