@@ -91,12 +91,9 @@ class Compactor:
         await self._in_thread(self._adopt)
         for segment, _ in await self._in_thread(partial(self._candidates, wasted_share)):
             file = await self._in_thread(partial(self._lock, segment))
-            if file is None:
-                continue
-            try:
+            if file is not None:
+                # Not closed but dropped, lock and all: a thread may still be at work on it when we are cancelled.
                 return await self._compact(segment, file, budget_bytes)
-            finally:
-                file.close()
         await self._in_thread(self._reserve.refill)
         return NOTHING_TO_DO
 

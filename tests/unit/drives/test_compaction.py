@@ -1,6 +1,7 @@
 """Compaction gives space back and changes nothing that can be seen."""
 
 import asyncio
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -52,6 +53,25 @@ async def test_a_dead_segment_goes_without_a_move(opened: Opened) -> None:
     usage = await drive.usage()
     assert (usage.live, usage.fragments) == (0, 0)
     assert usage.dead > 0
+
+
+async def test_a_segment_that_is_being_unlinked_goes_whole_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    disk, unlinked = FaultyDisk(OsDisk()), threading.Event()
+    opened = Opened(tmp_path / "drive", disk=disk)
+    drive = await closed_segment(opened, 20)
+    await drive.delete([key_of(number) for number in range(20)])
+    (segment,) = [path for path in opened.segments() if path.stat().st_size > 400_000 and b"hfF" in path.read_bytes()]
+    fault = Fault("unlink", segment.name, error=0, until=unlinked)
+    disk.faults.append(fault)
+    with segment.open("rb") as somebody_reads:
+        compacting = asyncio.create_task(drive.compact(budget_bytes=MIB))
+        await asyncio.to_thread(fault.struck.wait)
+        compacting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await compacting
+        unlinked.set()
+        await opened.close()
+        assert os.fstat(somebody_reads.fileno()).st_size == 0
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
