@@ -99,7 +99,8 @@ async def tidy(opened: OpenStore, marker: Marker) -> None:
 
 async def collect(opened: OpenStore) -> None:
     """Everything that is condemned, without any grace."""
-    collector = Collector(chores_of(opened).catalogue, opened.drives, opened.clock, 0.0)
+    chores = chores_of(opened)
+    collector = Collector(chores.catalogue, opened.drives, chores.layouts, opened.clock, 0.0)
     await settle(collector)
 
 

@@ -123,7 +123,7 @@ class RowCatalogue:
         async with aclosing(walk(self._contents.blocks(content), self._contents.threads, root)) as blocks:
             async for block in blocks:
                 stored = self._stored(content, block.position, block.ref)
-                yield StoredBlock(stored.tagged, stored.ref, stored.tag, block.unread)
+                yield StoredBlock(stored.tagged, stored.ref, stored.tag, block.unread, block.whole)
 
     async def find(self, tagged: TaggedContent, block: BlockId) -> StoredBlock:
         _, row = await self._references.read(tagged.content)

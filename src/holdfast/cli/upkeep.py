@@ -95,7 +95,7 @@ def workers_of(opened: OpenStore) -> list[Worker]:
         InTurn(Rebalancer(chores.catalogue, chores.layouts, chores.healer, clock), opened.run, MOVING, clock),
         InTurn(Recoder(chores.catalogue, clock), opened.run, RECODING, clock),
         Auditor(chores.catalogue, chores.layouts, chores.healer, clock),
-        Collector(chores.catalogue, opened.drives, clock, opened.settings.grace),
+        Collector(chores.catalogue, opened.drives, chores.layouts, clock, opened.settings.grace),
         SessionWatch(chores.catalogue, clock),
         Periodic("metadata checkpoint", partial(_checkpoint, opened), CHECKPOINT_SECONDS, clock),
         Periodic("metadata verification", partial(_verify, opened), VERIFY_SECONDS, clock),

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.erasure import BlockRef
@@ -28,6 +29,8 @@ class WalkedBlock(Struct, frozen=True):
     """Plain bytes below it."""
     unread: HoldfastError | None = None
     """For a node whose children could not be listed: why. They are missing from the walk."""
+    whole: bool = True
+    """Whether all that hangs below it was listed; not if it is `unread`, or any node below it is."""
 
 
 @dataclass(slots=True)
@@ -37,6 +40,7 @@ class _Visit:
     block: WalkedBlock
     node: Node
     next: int = 0
+    whole: bool = True
 
 
 async def walk(store: BlockStore, threads: SealingThreads, root: WalkRoot) -> AsyncGenerator[WalkedBlock, None]:
@@ -58,7 +62,9 @@ async def walk(store: BlockStore, threads: SealingThreads, root: WalkRoot) -> As
         visit = visits[-1]
         if visit.next == len(visit.node):
             visits.pop()
-            yield visit.block
+            if visits and not visit.whole:
+                visits[-1].whole = False
+            yield visit.block if visit.whole else replace(visit.block, whole=False)
             continue
         child = _child(visit.block, visit.node, visit.next)
         visit.next += 1
@@ -67,6 +73,7 @@ async def walk(store: BlockStore, threads: SealingThreads, root: WalkRoot) -> As
             continue
         opened = await _open(store, threads, child, visit.node.walk_key(visit.next - 1))
         if isinstance(opened, WalkedBlock):
+            visit.whole = False
             yield opened
         else:
             visits.append(_Visit(child, opened))
@@ -100,7 +107,7 @@ async def _open(store: BlockStore, threads: SealingThreads, block: WalkedBlock, 
     try:
         return await _node(store, threads, block, key)
     except HoldfastError as error:
-        return WalkedBlock(block.ref, block.position, block.length, error)
+        return replace(block, unread=error, whole=False)
 
 
 async def _node(store: BlockStore, threads: SealingThreads, block: WalkedBlock, key: bytes) -> Node:

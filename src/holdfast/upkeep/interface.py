@@ -102,6 +102,8 @@ class StoredBlock:
     """The tag its fragments carry, sealed: what a rebuilt fragment is written with."""
     unread: HoldfastError | None = None
     """For an inner node whose children could not be listed: why. They are missing from the walk then."""
+    whole: bool = True
+    """Whether all that hangs below it was listed; not if it is `unread`, or any node below it is."""
 
 
 @dataclass(frozen=True, slots=True)

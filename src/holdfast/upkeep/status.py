@@ -44,6 +44,8 @@ class Health:
     """Blocks with fewer fragments than their code wants, because there are too few drives."""
     under_protected: tuple[UnderProtected, ...]
     grace_gave_way: bool
+    aside: int = 0
+    """Deleted contents whose blocks cannot all be found now."""
 
     @property
     def is_healthy(self) -> bool:
@@ -74,6 +76,11 @@ class Health:
             notes.append(
                 "space is short: deleted data is not kept for the grace, so metadata backups may not restore whole"
             )
+        if self.aside:
+            notes.append(
+                f"{_count(self.aside, 'deleted object or part', 'deleted objects or parts')} cannot be collected yet, "
+                "since what lists the blocks cannot be read; the log says why"
+            )
         return notes
 
 
@@ -94,6 +101,7 @@ async def health(catalogue: Catalogue, layouts: Layouts, code: Code) -> Health:
         homeless=audit.known_homeless,
         under_protected=under_protected(audit, code),
         grace_gave_way=collect.grace_gave_way,
+        aside=collect.aside,
     )
 
 

@@ -95,6 +95,8 @@ async def test_an_unreadable_node_is_named_and_the_walk_goes_on(threads: Sealing
     walked = {block.position: block async for block in walk(store, threads, root.walk_root())}
     assert isinstance(walked[lost].unread, NotFound)
     assert isinstance(walked[broken].unread, Corrupt)
+    above = {make_position(2, 900), make_position(3, 0)}
+    assert {at for at, block in walked.items() if not block.whole} == {lost, broken, *above}
     missing = set(store.positions) - set(walked)
     assert {split_position(at) for at in missing} == (
         {(0, start) for start in (900, 1000, 1100)}

@@ -24,7 +24,7 @@ class Crew:
         healer = Healer(drives, world.layouts)
         self.world = world
         self.sessions = SessionWatch(world, world.clock)
-        self.collector = Collector(world, drives, world.clock)
+        self.collector = Collector(world, drives, world.layouts, world.clock)
         self.repairer = Repairer(world, healer, world.clock)
         self.rebalancer = Rebalancer(world, world.layouts, healer, world.clock)
         self.auditor = Auditor(world, world.layouts, healer, world.clock)

@@ -4,6 +4,7 @@ import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from holdfast.cli.catalogue import RowCatalogue, open_tag
@@ -14,7 +15,9 @@ from holdfast.core.limits import MIB
 from holdfast.crypto.keyring import new_keyring
 from holdfast.drives.memory import MemoryDrive
 from holdfast.erasure import copies
+from holdfast.meta.interface import Put
 from holdfast.objects.model import PutOptions
+from holdfast.objects.rows import ContentRow, content_row_key
 from holdfast.placement import LayoutDrive, replace_drive
 from holdfast.placement.layout import State as DriveState
 from holdfast.placement.layout import retire
@@ -140,7 +143,7 @@ async def test_what_is_deleted_and_what_was_never_finished_both_go(store: Store)
     away = next(iter(world.drives))
     drive = world.drives.pop(away)
     await world.clock.advance(7200)
-    await settle(Collector(store.catalogue, world.drives, world.clock))
+    await settle(Collector(store.catalogue, world.drives, store.layouts, world.clock))
     assert store.fragments() == 0
     world.drives[away] = drive
     assert drive._fragments
@@ -152,12 +155,31 @@ async def test_what_is_deleted_and_what_was_never_finished_both_go(store: Store)
     assert not drive._fragments
 
 
+async def test_a_damaged_walk_root_keeps_its_own_content_and_no_other(store: Store) -> None:
+    world = store.world
+    [oldest, *_] = [entry.content async for entry in store.catalogue.contents()]
+    row = await world.meta.get(content_row_key(oldest))
+    damaged = msgspec.structs.replace(ContentRow.decode(row.value), walk_root=bytes(100))
+    await world.meta.commit([Put(row.key, damaged.encode())], token=row.token)
+    for key in list(store.bodies):
+        await world.store.delete_object("bucket", key)
+    await world.clock.advance(7200)
+    worker = Collector(store.catalogue, world.drives, store.layouts, world.clock)
+    await settle(worker)
+    left = await store.catalogue.condemned(world.clock.now_ns())
+    assert [condemned.content for condemned in left] == [oldest]
+    assert worker.status() == "3 contents collected, 1 cannot be yet"
+    await settle(worker)
+    [note] = (await health(store.catalogue, store.layouts, copies(1))).notes()
+    assert note.startswith("1 deleted object or part cannot be collected yet")
+
+
 async def test_recode_to_copies(store: Store) -> None:
     world = store.world
     await recode.order(store.catalogue, copies(2), world.clock)
     await settle(Recoder(store.catalogue, world.clock))
     await world.clock.advance(7200)
-    await settle(Collector(store.catalogue, world.drives, world.clock))
+    await settle(Collector(store.catalogue, world.drives, store.layouts, world.clock))
     entries = [entry async for entry in store.catalogue.contents()]
     assert {entry.code for entry in entries} == {copies(2)}
     await store.check()

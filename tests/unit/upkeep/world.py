@@ -324,7 +324,8 @@ class World:
     def _stored(
         self, name: ContentId, position: int, ref: BlockRef, unread: HoldfastError | None = None
     ) -> StoredBlock:
-        return StoredBlock(TaggedContent(name, position, 0), ref, tag_of(name, position), unread)
+        tagged = TaggedContent(name, position, 0)
+        return StoredBlock(tagged, ref, tag_of(name, position), unread, whole=unread is None)
 
     def _enqueue(self, block: StoredBlock) -> None:
         self.outbox[bytes(block.ref.id)] = (self.random.bytes(16), block)
