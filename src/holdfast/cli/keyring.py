@@ -7,7 +7,7 @@ taken away. So whatever is cut off, one of the two keys opens the store.
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from holdfast.core.errors import (
     InvalidRequest,
     NotFound,
     PreconditionFailed,
+    Unavailable,
 )
 from holdfast.core.ids import new_token
 from holdfast.core.ranges import KeyRange, prefix_range
@@ -131,12 +132,13 @@ async def restore(settings: Settings, output: Output, path: Path, passphrase: Pa
         await _check_needed(local, key_sources(settings, site, disk), keyring, path)
         await _check_opens(SealedMeta(local, RowKeys.of(keyring, randomness), plain_prefixes=[KEYRING]), path)
         kek = new_kek(randomness)
-        write_kek(disk, site.drives.values(), kek)
+        left = _put_on_drives(disk, list(site.drives.values()), kek)
         wrapped = wrap_keyring(keyring, kek, randomness)
         await local.commit([Put(KEYRING, wrapped)], token=new_token(randomness))
     output.say(f"the store opens with keyring {fingerprint(keyring)} again; its new key lies on the drives")
-    output.document({"fingerprint": fingerprint(keyring)})
-    return True
+    _say_left(output, left)
+    output.document({"fingerprint": fingerprint(keyring), "left": [str(path) for path in left]})
+    return not left
 
 
 async def detach(opened: OpenStore, output: Output, to: Path | Kms | Passphrase) -> bool:
@@ -172,12 +174,31 @@ async def attach(opened: OpenStore, output: Output) -> bool:
     """Put the key back on the drives, so that the store starts without asking."""
     on_drives = [drive.directory for drive in opened.drives.values()]
     kek = new_kek(opened.randomness)
-    write_kek(opened.disk, on_drives, kek)
+    left = _put_on_drives(opened.disk, on_drives, kek)
     await _wrap(opened, opened.keyring, kek)
-    output.say(f"the key lies on {count(len(on_drives), 'drive')}: the store starts without being given it")
+    output.say(f"the key lies on {count(len(on_drives) - len(left), 'drive')}: the store starts without being given it")
     output.say("there is no protection against theft; restart the server without the key's option")
-    output.document({"attached": True})
-    return True
+    _say_left(output, left)
+    output.document({"attached": True, "left": [str(path) for path in left]})
+    return not left
+
+
+def _put_on_drives(disk: Disk, drives: Sequence[Path], kek: KeyEncryptionKey) -> list[Path]:
+    """Put the key on the drives; those that did not take it. Raises Unavailable when none did."""
+    left: list[Path] = []
+    for drive in drives:
+        try:
+            write_kek(disk, [drive], kek)
+        except OSError:
+            left.append(drive)
+    if len(left) == len(drives):
+        raise Unavailable("no drive took the key: nothing was changed; are they full, or read-only?")
+    return left
+
+
+def _say_left(output: Output, left: Sequence[Path]) -> None:
+    for drive in left:
+        output.say(f"{drive}: the key could not be written; `holdfast keyring attach` does it again")
 
 
 async def rotate(opened: OpenStore, output: Output, *, force: bool) -> bool:
@@ -311,7 +332,7 @@ def _check_elsewhere(opened: OpenStore, path: Path) -> None:
 
 
 def _write_new(disk: Disk, path: Path, data: bytes) -> None:
-    """A new file, for its owner alone, durable. Raises AlreadyExists, AccessDenied."""
+    """A new file, for its owner alone, durable; none when it raises AlreadyExists, AccessDenied, Unavailable."""
     try:
         file = disk.open(path, exclusive=True)
     except FileExistsError:
@@ -321,6 +342,9 @@ def _write_new(disk: Disk, path: Path, data: bytes) -> None:
     try:
         file.write((data,), 0)
         file.sync()
+    except OSError as error:
+        disk.unlink(path)
+        raise Unavailable(f"{path} could not be written: {error.strerror}") from None
     finally:
         file.close()
     disk.sync_directory(path.parent)
