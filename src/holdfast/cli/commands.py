@@ -24,7 +24,8 @@ OPENING_OPTIONS = ("kek-file", "passphrase-file", "kms", "kms-token-file", "run-
 
 
 def click_option(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    described = f"{option.help}  [{option.variable}]"
+    shown = "" if option.default is None else f"; default: {settings_module.in_words(option)}"
+    described = f"{option.help}  [{option.variable}{shown}]"
     return click.option(f"--{option.name}", option.field, metavar=option.metavar, help=described)
 
 
@@ -78,7 +79,7 @@ def run_to_end(work: Coroutine[Any, Any, bool]) -> None:
 @with_settings("code", "copies", "matrix", *OPENING_OPTIONS)
 @json_option
 def status(settings: Settings, as_json: bool) -> None:
-    """Say how the store is: its drives, what needs repair, what is under-protected.
+    """Say how a store is: its drives, and what needs repair.
 
     \b
     Examples:
@@ -112,7 +113,7 @@ def scrub(settings: Settings, as_json: bool) -> None:
 @with_settings(*OPENING_OPTIONS)
 @json_option
 def repair(settings: Settings, as_json: bool) -> None:
-    """Look up every block now, and mend what lacks fragments or has them in the wrong place.
+    """Look up every block now, and mend what is not as it should be.
 
     Does at full speed what the server does by itself. May be interrupted and called again at any time.
 
@@ -131,7 +132,7 @@ def repair(settings: Settings, as_json: bool) -> None:
 @click.option("--read", is_flag=True, help="Read every fragment and all of the metadata too.")
 @json_option
 def fsck(settings: Settings, as_json: bool, mending: bool, read: bool) -> None:
-    """Check that everything is where it should be, and that nothing else lies about.
+    """Check that all is where it should be, and nothing else is.
 
     Prints each finding, and the objects that cannot be read now. Changes nothing without --repair, but that --read
     mends damage in the metadata that it comes upon.
@@ -172,10 +173,11 @@ def drive_list(settings: Settings, as_json: bool) -> None:
 @click.option("--also", "more", type=PATH, multiple=True, metavar="NEW_DIR", help="Another new drive, in one change.")
 @json_option
 def drive_add(settings: Settings, as_json: bool, new: Path, more: tuple[Path, ...]) -> None:
-    """Add the empty directory NEW_DIR as a drive to the store of DIR...
+    """Add an empty directory to the store as a drive.
 
-    A running server takes it up within seconds and moves data there. With more drives, a stronger code may become the
-    default for new objects: what is kept by the old one is under-protected until `recode`.
+    NEW_DIR is not among DIR, which name drives of the store. A running server takes it up within seconds and moves data
+    there. With more drives, a stronger code may become the default for new objects: what is kept by the old one is
+    under-protected until `recode`.
 
     \b
     Examples:
@@ -195,9 +197,10 @@ def drive_add(settings: Settings, as_json: bool, new: Path, more: tuple[Path, ..
 @click.option("--force", is_flag=True, help="Give OLD up although it answers.")
 @json_option
 def drive_replace(settings: Settings, as_json: bool, old: str, new: Path, force: bool) -> None:
-    """Replace the lost drive OLD by one in the empty directory NEW_DIR, which may be the same.
+    """Replace a lost drive by one in an empty directory.
 
-    OLD is the drive's id, its beginning, or the directory where it was. What it held is made again from the others.
+    NEW_DIR may be where the lost one was. OLD is the drive's id, its beginning, or the directory where it was. What it
+    held is made again from the others.
 
     \b
     Examples:
@@ -233,10 +236,10 @@ def drive_drain(settings: Settings, as_json: bool, name: str) -> None:
 @with_settings("code", "copies", "matrix", *OPENING_OPTIONS)
 @json_option
 def recode(settings: Settings, as_json: bool) -> None:
-    """Write existing objects anew with another code: the one that is given, else the default for so many drives.
+    """Write existing objects anew with another code.
 
-    Reads go on meanwhile. The old blocks are deleted after the grace. Interrupted, the server goes on with it, and so
-    does the same command.
+    With the one that is given, else with the default for so many drives. Reads go on meanwhile. The old blocks are
+    deleted after the grace. Interrupted, the server goes on with it, and so does the same command.
 
     \b
     Examples:
@@ -259,7 +262,7 @@ def keyring() -> None:
 @click.option("--backup-passphrase-file", "secret", type=PATH, metavar="FILE", help="The backup's passphrase.")
 @json_option
 def keyring_backup(settings: Settings, as_json: bool, path: Path, secret: Path | None) -> None:
-    """Write the keyring to the new file FILE, wrapped under a passphrase of its own.
+    """Write the keyring to a new file, under a passphrase.
 
     Without --backup-passphrase-file the passphrase is asked for. Whoever has drives, backup and passphrase reads the
     store; who has lost every key reads it again with these three.
@@ -281,7 +284,9 @@ def keyring_backup(settings: Settings, as_json: bool, path: Path, secret: Path |
 @click.option("--backup-passphrase-file", "secret", type=PATH, metavar="FILE", help="The backup's passphrase.")
 @json_option
 def keyring_verify(settings: Settings, as_json: bool, path: Path | None, secret: Path | None) -> None:
-    """Say which keyring the store opens with, and whether a backup is whole and holds the same.
+    """Say whether a backup is whole, and of this keyring.
+
+    Without --backup, say which keyring the store opens with.
 
     \b
     Example:
@@ -299,7 +304,9 @@ def keyring_verify(settings: Settings, as_json: bool, path: Path | None, secret:
 @click.option("--backup-passphrase-file", "secret", type=PATH, metavar="FILE", help="The backup's passphrase.")
 @json_option
 def keyring_restore(settings: Settings, as_json: bool, path: Path, secret: Path | None) -> None:
-    """Open a store whose key is lost with the backup FILE, and put a new key on its drives.
+    """Open a store again by a backup, when its key is lost.
+
+    A new key is put on its drives.
 
     \b
     Example:
@@ -318,7 +325,7 @@ def keyring_restore(settings: Settings, as_json: bool, path: Path, secret: Path 
 @click.option("--passphrase", "asked", is_flag=True, help="Make it from a passphrase that is asked for.")
 @json_option
 def keyring_detach(settings: Settings, as_json: bool, file: Path | None, secret: Path | None, asked: bool) -> None:
-    """Take the key off the drives, so that who steals them reads nothing.
+    """Take the key off the drives: who steals them reads nothing.
 
     It goes to a file that lies elsewhere, into a passphrase, or to a key management service. From then on every start,
     and every command, must be given --kek-file, --passphrase-file, or --kms and --kms-token-file.
@@ -340,7 +347,9 @@ def keyring_detach(settings: Settings, as_json: bool, file: Path | None, secret:
 @with_settings(*OPENING_OPTIONS)
 @json_option
 def keyring_attach(settings: Settings, as_json: bool) -> None:
-    """Put the key back on the drives: the store starts without being given it.
+    """Put the key back on the drives.
+
+    The store starts without being given it from then on.
 
     \b
     Example:
@@ -356,7 +365,9 @@ def keyring_attach(settings: Settings, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Although the server may have been started with an older key.")
 @json_option
 def keyring_rotate(settings: Settings, as_json: bool, force: bool) -> None:
-    """Seal with new keys from now on, and wrap the keys of what is stored anew. No data is written again.
+    """Seal with new keys from now on.
+
+    The keys of what is stored are wrapped anew; no data is written again.
 
     \b
     Example:
@@ -369,7 +380,7 @@ def keyring_rotate(settings: Settings, as_json: bool, force: bool) -> None:
 
 @click.group()
 def key() -> None:
-    """Make, list, disable and delete S3 keys, and grant them buckets."""
+    """Make, list, disable, delete S3 keys, and grant them buckets."""
 
 
 def grants_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -495,7 +506,7 @@ def key_delete(settings: Settings, as_json: bool, access_key: str) -> None:
 
 @click.group()
 def metadata() -> None:
-    """Back up and restore the metadata: names, versions, and where everything is."""
+    """Back up and restore the metadata: names, versions, contents."""
 
 
 @metadata.command("backup")
@@ -503,9 +514,9 @@ def metadata() -> None:
 @click.argument("path", type=PATH, metavar="FILE")
 @json_option
 def metadata_backup(settings: Settings, as_json: bool, path: Path) -> None:
-    """Write the metadata as it is now to the new file FILE, while the store is served or not.
+    """Write the metadata as it is now to a new file.
 
-    It holds no keys: to read it, the store's keyring is needed too (`keyring backup`).
+    The store may be served meanwhile. The file holds no keys: who reads it needs the keyring too (`keyring backup`).
 
     \b
     Example:
@@ -549,10 +560,10 @@ def metadata_restore(settings: Settings, as_json: bool, path: Path, force: bool)
 )
 @json_option
 def doctor(settings: Settings, as_json: bool, megabytes: int) -> None:
-    """Find out whether the directories DIR... and this machine are fit to hold a store.
+    """Say whether directories and this machine can hold a store.
 
-    Makes a drive in each for trial, measures syncs and throughput, and leaves nothing behind. Directories of a running
-    store can be examined too; that takes disk time from it. Exit status 1 when something must be changed first.
+    Makes a drive in each DIR for trial, measures syncs and throughput, and leaves nothing behind. Directories of a
+    running store can be examined too; that takes disk time from it. Exit status 1 when something must be changed first.
 
     \b
     Example:

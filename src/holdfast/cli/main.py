@@ -37,13 +37,13 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="holdfast")
 def main() -> None:
-    """An object store: S3, durable and fast, end-to-end encrypted."""
+    """An object store that speaks S3, loses nothing it acknowledged, and seals what it spreads."""
 
 
 @main.command()
 @with_settings(*(option.name for option in OPTIONS))
 def serve(settings: Settings) -> None:
-    """Serve S3 over the drives DIR..., making a store of them if they are empty.
+    """Serve S3 over the drives DIR...; empty ones become a store.
 
     \b
     Examples:

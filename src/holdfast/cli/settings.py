@@ -278,6 +278,14 @@ def _read_config(path: Path | None) -> dict[str, str]:
     return flat
 
 
+def in_words(option: Option) -> str:
+    """The default, as it would be given."""
+    if option.parse is not parse_duration:
+        return _format(option, option.default)
+    unit = next(unit for unit, seconds in reversed(_UNITS.items()) if not option.default % seconds)
+    return f"{option.default / _UNITS[unit]:g}{unit}"
+
+
 def _format(option: Option, value: Any) -> str:
     if option.parse in (parse_listen, _parse_air):
         host, port = value

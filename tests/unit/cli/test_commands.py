@@ -11,6 +11,10 @@ from click.testing import CliRunner
 
 from holdfast.cli.client import USER_COMMANDS
 from holdfast.cli.main import main
+from holdfast.cli.sos.main import main as sos
+
+# Of a terminal that nobody has made wider.
+TERMINAL_COLUMNS = 80
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -28,6 +32,15 @@ USERS = {command.name for command in USER_COMMANDS}
 ALL = commands(main)
 # Those that open a store.
 STORE = [(path, command) for path, command in ALL if path[0] not in USERS | {"doctor"}]
+
+
+@pytest.mark.parametrize("main", [main, sos])
+def test_lists_of_commands_are_not_cut_off(main: click.Group) -> None:
+    groups = [(), *{path[:1] for path, _ in commands(main) if len(path) > 1}]
+    for group in groups:
+        said = CliRunner().invoke(main, [*group, "--help"], terminal_width=TERMINAL_COLUMNS).output
+        assert "Commands" in said
+        assert [line for line in said.splitlines() if line.endswith("...") and "Usage" not in line] == []
 
 
 def test_what_an_operator_needs_is_there() -> None:

@@ -91,7 +91,7 @@ def delete(session: Session, name: str, force: bool, yes: bool) -> None:
 @click.argument("wish", required=False, type=click.Choice(["on", "suspend"]), metavar="[on|suspend]")
 @connected()
 def versioning(session: Session, name: str, wish: str | None) -> None:
-    """Tell whether a bucket keeps versions; switch it on, or suspend it.
+    """Tell whether a bucket keeps versions; switch it on or off.
 
     What is overwritten or deleted in a bucket with versions can be had back. Suspended, no new ones are kept.
 

@@ -93,10 +93,10 @@ def put(session: Session, sources: tuple[str, ...], target: str, **options: Any)
 @click.argument("sources", nargs=-1, required=True, metavar="s3://BUCKET/KEY... [TARGET]", type=REMOTE)
 @transferring(VERSION)
 def get(session: Session, sources: tuple[str, ...], **options: Any) -> None:
-    """Download objects to TARGET: a file, a directory, or - for standard output.
+    """Download objects.
 
-    Without TARGET they go to the present directory. A file appears under its name when all of it is there and checked;
-    interrupted, the same command goes on where it stopped.
+    TARGET is a file, a directory, or - for standard output. Without it they go to the present directory. A file appears
+    under its name when all of it is there and checked; interrupted, the same command goes on where it stopped.
 
     \b
     Examples:
@@ -129,7 +129,7 @@ def cp(session: Session, sources: tuple[str, ...], target: str, **options: Any) 
 @click.argument("target", metavar="TARGET", type=REMOTE)
 @transferring()
 def mv(session: Session, sources: tuple[str, ...], target: str, **options: Any) -> None:
-    """Copy as `cp` does, then delete each source whose copy is whole.
+    """Copy as `cp`, then delete each source whose copy is whole.
 
     \b
     Example:
@@ -232,7 +232,7 @@ def cat(session: Session, remotes: tuple[str, ...], span: str, tail: int | None,
 @YES
 @connected(quiet=True)
 def rm(session: Session, remotes: tuple[str, ...], **options: Any) -> None:
-    """Delete objects; with --recursive everything in a folder or bucket.
+    """Delete objects; with --recursive, all in a folder or bucket.
 
     In a bucket with versions a deletion hides the object, and --versions removes it. A recursive deletion asks first;
     where there is no terminal to ask on, it wants --yes.
@@ -320,9 +320,10 @@ def tree(session: Session, remote: str, depth: int, exact: bool) -> None:
 @YES
 @connected(quiet=True)
 def mirror(session: Session, source: str, target: str, **options: Any) -> None:
-    """Make TARGET hold what SOURCE holds: a directory and a bucket or folder, either way, or two of these.
+    """Make TARGET hold what SOURCE holds, by copying what differs.
 
-    Only what differs is copied: by size, then by time and contents. Nothing is deleted without --delete.
+    They are a directory and a bucket or folder, either way, or two of these. Only what differs is copied: by size, then
+    by time and contents. Nothing is deleted without --delete.
 
     \b
     Examples:

@@ -153,7 +153,7 @@ _SHELLS = {"bash": _Bash, "zsh": _Zsh, "fish": FishComplete}
 @click.argument("shell", type=click.Choice(sorted(_SHELLS)), metavar="[bash|zsh|fish]")
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes a shell complete commands, options, buckets and keys.
+    """Print what makes a shell complete commands, buckets and keys.
 
     \b
     bash   eval "$(holdfast completion bash)"        in ~/.bashrc

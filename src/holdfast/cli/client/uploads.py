@@ -30,9 +30,10 @@ def uploads() -> None:
 @EXACT
 @connected()
 def list_(session: Session, remote: str, exact: bool) -> None:
-    """List unfinished uploads of keys that begin with PREFIX: since when, and how much of each has arrived.
+    """List unfinished uploads of keys that begin with PREFIX.
 
-    Those that a command on this machine left, and would go on with, are named with their file.
+    Says since when, and how much of each has arrived. Those that a command on this machine left, and would go on with,
+    are named with their file.
 
     \b
     Example:
@@ -75,10 +76,11 @@ def abort(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Abort unfinished uploads of an object; with --recursive, all in a folder or bucket.
+    """Abort unfinished uploads of an object, or with --recursive more.
 
-    What has arrived of them is deleted. One that a command on this machine is sending right now is left alone; of other
-    machines nobody can tell, so --older-than is the safe way. A recursive abort asks first, or wants --yes.
+    With --recursive, all in a folder or bucket. What has arrived of them is deleted. One that a command on this machine
+    is sending right now is left alone; of other machines nobody can tell, so --older-than is the safe way. A recursive
+    abort asks first, or wants --yes.
 
     \b
     Examples:

@@ -76,7 +76,7 @@ def api_server(
     secret_file: str | None,
     spool: str | None,
 ) -> None:
-    """Launch an API-server to handle the upload/download of objects."""
+    """Launch an API-server, which takes uploads and serves them."""
     from holdfast.cli.sos import api_server as service
     from holdfast.cli.sos.environment import servers_from_environment, set_environment
     from holdfast.gateways.sos.servers import table
@@ -105,7 +105,7 @@ def replicate(
     secret_file: str | None,
     spool: str | None,
 ) -> None:
-    """Bring every object to as many blob-servers of its group as it should be on."""
+    """Bring every object to enough blob-servers of its group."""
     from holdfast.cli.sos import replicate as service
     from holdfast.cli.sos.environment import set_environment
     from holdfast.gateways.sos.replicate import Options
@@ -118,7 +118,10 @@ def replicate(
 @main.command("quickstart", context_settings=_HELP)
 @click.argument("directory", type=click.Path(file_okay=False))
 def quickstart(directory: str) -> None:
-    """Make the programs of the original's Quick Start in DIRECTORY: golang/blob_server and the others."""
+    """Make the programs of the original's Quick Start.
+
+    golang/blob_server, golang/api_server and bin/replicate, in DIRECTORY.
+    """
     from holdfast.cli.sos.quickstart import make
 
     for line in make(directory):
