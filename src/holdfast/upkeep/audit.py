@@ -11,6 +11,7 @@ Rules:
 - What the walk adds up on the way (how much is kept under which code) is kept for `status`, which could not afford it.
 """
 
+import logging
 from collections.abc import Sequence
 
 import msgspec
@@ -22,6 +23,8 @@ from holdfast.core.ids import ContentId
 from holdfast.upkeep.interface import Catalogue, Layouts, StoredBlock
 from holdfast.upkeep.progress import Passes, PassRecord
 from holdfast.upkeep.walk import End, Walk, next_batch, walk_kept
+
+_log = logging.getLogger(__name__)
 
 # Index look-ups only, so it can afford to come around more often than scrub.
 PERIOD_SECONDS = 7 * 24 * 3600.0
@@ -134,6 +137,9 @@ def plan_of(block: StoredBlock, survey: Survey, placing: Placing) -> BlockPlan:
 
 def _count(record: AuditRecord, end: End) -> None:
     record.after = end.content
+    if end.unread is not None:
+        record.lost += 1
+        _log.warning("the blocks of content %s cannot be found: %s", end.content.hex(), end.unread)
     if end.entry is not None:
         code = end.entry.code
         kept = record.kept.setdefault(str(code), Kept(str(code), code.m))

@@ -41,7 +41,7 @@ class Trouble(Enum):
     BAD = "bad"
     """A fragment that is not what was committed to."""
     UNREAD = "unread"
-    """An inner node that could not be read: what hangs below it was not looked at."""
+    """An inner node that could not be read, or a damaged row: what hangs below it was not looked at."""
     ORPHAN = "orphan"
     """A fragment whose content is gone; the sweep will delete it."""
     DANGLING = "dangling"
@@ -102,6 +102,9 @@ async def _from_rows(
     while more:
         batch = await next_batch(walk, BATCH_BLOCKS)
         more = batch.more
+        for end in batch.ended:
+            if end.unread is not None:
+                yield Finding(Trouble.UNREAD, end.content, detail=str(end.unread))
         newest = (await layouts.live())[0]
         surveys = await survey_blocks(drives, newest, [block.ref for block in batch.blocks])
         damaged = []

@@ -154,7 +154,7 @@ class Rebalancer:
         if not end.walked:
             return
         record.behind += 1
-        if end.content in self._troubled:
+        if end.content in self._troubled or end.unread is not None:
             self._troubled.discard(end.content)
             record.waiting += 1
         else:

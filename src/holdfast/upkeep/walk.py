@@ -7,7 +7,7 @@ its last block, so whoever remembers the last end goes on from there after a res
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from holdfast.core.errors import NotFound
+from holdfast.core.errors import Corrupt, NotFound
 from holdfast.core.ids import ContentId
 from holdfast.upkeep.interface import Catalogue, ContentEntry, StoredBlock
 
@@ -24,6 +24,8 @@ class End:
     """For a walk over contents that are kept."""
     walked: bool = True
     """Whether its blocks were walked; False when the walk had no need of them or it had just gone."""
+    unread: Corrupt | None = None
+    """Why none of its blocks could be listed: its row is damaged."""
 
 
 Walk = AsyncIterator[StoredBlock | End]
@@ -59,10 +61,13 @@ async def walk_kept(
     """The blocks of every content that is `wanted`, and the end of each, wanted or not."""
     async for entry in catalogue.contents(after):
         walked = wanted(entry)
+        unread: Corrupt | None = None
         if walked:
             try:
                 async for block in catalogue.blocks(entry.content):
                     yield block
             except NotFound:
                 walked = False  # released and collected since the listing
-        yield End(entry.content, entry, walked)
+            except Corrupt as error:
+                unread = error
+        yield End(entry.content, entry, walked, unread)

@@ -10,7 +10,7 @@ import pytest
 from holdfast.cli.catalogue import RowCatalogue, open_tag
 from holdfast.cli.placing import RowLayouts
 from holdfast.cluster.heal import Healer
-from holdfast.core.ids import DriveId, StoreId
+from holdfast.core.ids import ContentId, DriveId, StoreId
 from holdfast.core.limits import MIB
 from holdfast.crypto.keyring import new_keyring
 from holdfast.drives.memory import MemoryDrive
@@ -25,7 +25,8 @@ from holdfast.testing.clock import SeededRandomness
 from holdfast.upkeep import recode
 from holdfast.upkeep.audit import Auditor
 from holdfast.upkeep.collect import Collector
-from holdfast.upkeep.fsck import Finding, fsck
+from holdfast.upkeep.fsck import Finding, Trouble, fsck
+from holdfast.upkeep.interface import ContentEntry
 from holdfast.upkeep.rebalance import Rebalancer
 from holdfast.upkeep.recode import Recoder
 from holdfast.upkeep.repair import Repairer
@@ -155,19 +156,50 @@ async def test_what_is_deleted_and_what_was_never_finished_both_go(store: Store)
     assert not drive._fragments
 
 
+async def damage_a_walk_root(store: Store) -> ContentId:
+    """Of the first content in the order of ids."""
+    [first, *_] = [entry.content async for entry in store.catalogue.contents()]
+    row = await store.world.meta.get(content_row_key(first))
+    damaged = msgspec.structs.replace(ContentRow.decode(row.value), walk_root=bytes(100))
+    await store.world.meta.commit([Put(row.key, damaged.encode())], token=row.token)
+    return first
+
+
+async def test_a_damaged_walk_root_is_found_and_ends_no_walk(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    world = store.world
+    damaged = await damage_a_walk_root(store)
+    found = await store.fsck()
+    assert {(finding.trouble, finding.content) for finding in found} == {(Trouble.UNREAD, damaged)}
+    old, *_ = world.drives
+    lost = world.drives.pop(old)
+    new = MemoryDrive(DriveId(b"\x99" * 16))
+    world.drives[new.id] = new
+    await world.layouts.publish(replace_drive(world.layout, old, LayoutDrive(new.id, 1 << 40, "node")))
+    await store.follow()
+    await store.rebalance()
+    assert len(await world.layouts.live()) == 2, "a content may still be where the older layout wants it"
+    assert {entry.layout_version for entry in await entries(store) if entry.content != damaged} == {2}
+    auditor = Auditor(store.catalogue, store.layouts, store.healer, world.clock)
+    await settle(auditor)
+    assert auditor.status().endswith("1 unreadable")
+    assert f"the blocks of content {damaged.hex()} cannot be found" in caplog.text
+    assert lost._fragments
+
+
+async def entries(store: Store) -> list[ContentEntry]:
+    return [entry async for entry in store.catalogue.contents()]
+
+
 async def test_a_damaged_walk_root_keeps_its_own_content_and_no_other(store: Store) -> None:
     world = store.world
-    [oldest, *_] = [entry.content async for entry in store.catalogue.contents()]
-    row = await world.meta.get(content_row_key(oldest))
-    damaged = msgspec.structs.replace(ContentRow.decode(row.value), walk_root=bytes(100))
-    await world.meta.commit([Put(row.key, damaged.encode())], token=row.token)
+    damaged = await damage_a_walk_root(store)
     for key in list(store.bodies):
         await world.store.delete_object("bucket", key)
     await world.clock.advance(7200)
     worker = Collector(store.catalogue, world.drives, store.layouts, world.clock)
     await settle(worker)
     left = await store.catalogue.condemned(world.clock.now_ns())
-    assert [condemned.content for condemned in left] == [oldest]
+    assert [condemned.content for condemned in left] == [damaged]
     assert worker.status() == "3 contents collected, 1 cannot be yet"
     await settle(worker)
     [note] = (await health(store.catalogue, store.layouts, copies(1))).notes()
