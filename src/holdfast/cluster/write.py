@@ -5,6 +5,7 @@ Rules.
 - No drive gets two fragments of the block: a loss of one drive must stay a loss of one fragment.
 - A drive is slow beside others only. While answers come, or none has come yet, all are busy: then no handoff makes it
   worse, and the writer waits, which holds its client back. When its time is over it is told that drives are busy.
+- Who was slow a moment ago is left out while the others make up the quorum, and no longer.
 - A fragment for which a handoff was asked counts as missing from its home even if the home answers late: whoever is
   told looks after both.
 - When `run` is over, however it ends, no task of it is left. What was begun may still become durable: fragments that
@@ -64,6 +65,7 @@ class Write:
         self._tag = tag
         code = block.ref.code
         self._width, self._quorum = code.width, code.write_quorum
+        self._order = order
         self._homes = order[: self._width]
         self._drives = drives
         self._slow = slow
@@ -168,8 +170,22 @@ class Write:
             elif not self._in_grace:
                 self._in_grace = True
                 self._spawn(self._grace())
-        elif not is_waiting:
+        elif not is_waiting and not self._turn_to_left_out():
             self._fail()
+
+    def _turn_to_left_out(self) -> bool:
+        """Write to the slow after all, as the quorum cannot be had without them; False when there are none."""
+        left_out, self._left_out = self._left_out, ()
+        if not left_out:
+            return False
+        self._spare.extend(drive for drive in self._order[self._width :] if drive in left_out)
+        for index in self._pending.keys() - self._durable:
+            home = self._homes[index] if index < len(self._homes) else None
+            if home is not None and home in left_out and home in self._drives:
+                self._send(index, home)
+            else:
+                self._hand_off(index, self._errors[index])
+        return any(self._pending.values())
 
     def _time_out(self) -> None:
         busy = sum(bool(self._pending[index]) for index in self._pending.keys() - self._durable)

@@ -137,6 +137,40 @@ async def test_who_needs_far_longer_than_the_others_is_slow(clock: FakeClock, bl
     assert (await put).missing == (5,), "the next does not wait"
 
 
+async def test_a_home_that_was_left_out_is_written_to_when_another_fails(clock: FakeClock, block: CodedBlock) -> None:
+    group = Group(WIDTH, clock)
+    homes = await group.homes(block.ref)
+    homes[0].seconds = 3.0
+    homes[1].error = NodeDown
+    group.cluster._slow_writers.note([homes[0].id])
+    put = asyncio.ensure_future(group.cluster.put(block, b""))
+    await clock.advance(3.0)
+    assert (await put).missing == (0, 1)
+    assert await homes[0].holds(block.ref) == {0}
+    homes[2].error = NodeDown
+    group.cluster._slow_writers.note([homes[0].id])
+    put = asyncio.ensure_future(group.cluster.put(encode(sealed(100_000), erasure(4, 2)), b""))
+    await clock.advance(3.0)
+    with pytest.raises(NotEnoughFragments):
+        await put
+    assert not stray_tasks()
+
+
+async def test_a_handoff_that_was_left_out_stands_in_when_the_others_do_not(
+    clock: FakeClock, block: CodedBlock
+) -> None:
+    group = Group(WIDTH + 1, clock)
+    homes = await group.homes(block.ref)
+    [spare] = [drive for drive in group.drives.values() if drive not in homes]
+    for home in homes[:2]:
+        home.error = NodeDown
+    group.cluster._slow_writers.note([spare.id])
+    put = asyncio.ensure_future(group.cluster.put(block, b""))
+    await clock.advance(0.1)
+    assert (await put).missing == (0, 1)
+    assert len(await spare.holds(block.ref)) == 1
+
+
 def test_left_out_are_only_as_many_as_can_be_spared(clock: FakeClock) -> None:
     slow = SlowDrives(clock, SLOW_WRITER_SECONDS)
     order = [drive_id(number) for number in range(6)]
