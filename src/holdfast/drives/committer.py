@@ -227,7 +227,7 @@ class Committer:
             try:
                 self._write(left, use)
             except Full as error:
-                if use is Use.RESERVE and self._release():
+                if use is Use.RESERVE and self._reserve.release():
                     continue
                 for job in left:
                     if job.use is use:
@@ -236,12 +236,6 @@ class Committer:
                 left = [job for job in left if job.use > use]
             else:
                 return
-
-    def _release(self) -> bool:
-        try:
-            return self._reserve.release()
-        except FileNotFoundError:
-            return False
 
     def _write(self, jobs: list[Job], use: Use) -> None:
         """One commit. Raises Full, after which nothing of it counts; whatever else it raises is the drive's end."""

@@ -49,7 +49,10 @@ class Reserve:
 
     def release(self) -> bool:
         """Give back half of it; False when there is nothing left to give."""
-        file = self._disk.open(self._path)
+        try:
+            file = self._disk.open(self._path)
+        except FileNotFoundError:
+            return False
         try:
             size = file.size()
             file.truncate(size // 2 if size > _RESERVE_MIN_BYTES else 0)

@@ -9,6 +9,7 @@ Rules.
   when it closes any descriptor of it, and LMDB has some there.
 """
 
+import errno
 import mmap
 import os
 from pathlib import Path
@@ -37,10 +38,14 @@ class ReaderTable:
         """Raises OSError."""
         self.path = environment / TABLE_NAME
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        status = os.fstat(self._descriptor)
-        self.inode, self.size = status.st_ino, status.st_size
-        # Mapped, as LMDB has it: a system call for each read would hand on the interpreter's lock.
-        self._map = mmap.mmap(self._descriptor, _HEAD_BYTES, prot=mmap.PROT_READ)
+        try:
+            status = os.fstat(self._descriptor)
+            self.inode, self.size = status.st_ino, status.st_size
+            # Mapped, as LMDB has it: a system call for each read would hand on the interpreter's lock.
+            self._map = mmap.mmap(self._descriptor, _HEAD_BYTES, prot=mmap.PROT_READ)
+        except (OSError, ValueError) as error:
+            os.close(self._descriptor)
+            raise OSError(errno.EINVAL, "no table of readers", str(self.path)) from error
         self._head = self._map[:]
 
     def is_sound(self) -> bool:

@@ -1,5 +1,6 @@
 """LMDB's table of readers: allocated without holes, and known by its head."""
 
+import os
 from pathlib import Path
 
 import lmdb
@@ -18,6 +19,14 @@ def test_lmdb_takes_a_table_that_was_allocated(tmp_path: Path) -> None:
         assert environment.info()["max_readers"] >= READERS_COUNT
         opened = (tmp_path / TABLE_NAME).stat()
         assert (opened.st_ino, opened.st_size) == (allocated.st_ino, allocated.st_size)
+
+
+def test_a_file_that_was_cut_off_is_no_table_and_is_not_kept_open(tmp_path: Path) -> None:
+    (tmp_path / TABLE_NAME).touch()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no table"):
+        ReaderTable(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("damage", [b"\0" * 8, b"x", b""])
