@@ -29,9 +29,7 @@ COLUMNS, ROWS = 120, 60
 USER: tuple[tuple[str, float], ...] = (
     ("holdfast bucket create docs", 0),
     ("holdfast mirror docs s3://docs", 0),
-    ("holdfast ls s3://docs/operating/", 0),
     ("holdfast tree --depth 1 s3://docs", 0),
-    ("holdfast du --depth 1 s3://docs", 0),
     ("holdfast mirror docs s3://docs", 0),
     ("holdfast cp library.tar s3://docs/backup/", 0.4),
     ("holdfast uploads list s3://docs", 0),
@@ -43,7 +41,7 @@ OPERATOR: tuple[tuple[str, float], ...] = (("holdfast status data/drive1", 0),)
 # Where README.md shows them: in the first block behind this line.
 PLACES = {
     "\n## The command line\n": USER,
-    "\nOnce it runs, another terminal can look in at any time:\n": OPERATOR,
+    "\nOnce it runs, another terminal can look in at any time.": OPERATOR,
 }
 
 _PROGRESS = re.compile(r"([0-9.]+)/([0-9.]+) [KMG]iB")
