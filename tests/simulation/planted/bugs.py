@@ -116,12 +116,12 @@ def expectations_not_checked() -> None:
 
 def stale_mirror_trusted() -> None:
     """A start believes the first drive that says which mirrors are current, and does not count how many say so."""
-    import holdfast.meta.local.store as store
+    import holdfast.meta.local.hold as hold
     import holdfast.meta.local.witness as witness
 
     witness.Testimony.newest = property(lambda self: next(iter(self.witnesses.values())))  # type: ignore[assignment,method-assign]
     witness.check_quorum = lambda *arguments: None
-    store.check_quorum = witness.check_quorum  # type: ignore[attr-defined]
+    hold.check_quorum = witness.check_quorum  # type: ignore[attr-defined]
 
 
 def _cache(name: str, seconds: float) -> None:

@@ -12,7 +12,7 @@ import pytest
 from holdfast.core.errors import Unavailable
 from holdfast.drives.os_disk import OsDisk
 from holdfast.meta.interface import Delete, Put
-from holdfast.meta.local import care, store
+from holdfast.meta.local import care, hold
 from holdfast.meta.local.engine import LocalMeta
 from holdfast.meta.local.log import Position
 from holdfast.meta.local.mirrors import MirrorSet
@@ -56,7 +56,7 @@ async def test_a_view_that_was_found_wrong_is_not_believed_again(
         at = path.read_bytes().rindex(b"393939393939")
         flip(path, at)
         with monkeypatch.context() as dying:
-            dying.setattr(store, "discard_view", leave_it)
+            dying.setattr(hold, "discard_view", leave_it)
             assert any("view" in finding.what for finding in await meta.verify())
         assert len(files(place, "view-*")) == 2
     async with await place.open() as meta:

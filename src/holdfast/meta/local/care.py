@@ -28,7 +28,7 @@ from holdfast.meta.local.checkpoint import (
     write_checkpoint,
     write_checkpoints,
 )
-from holdfast.meta.local.log import Position, decode_payload
+from holdfast.meta.local.log import Position, decode_payload, genesis
 from holdfast.meta.local.mirror import SEGMENT_PREFIX, Mirror
 from holdfast.meta.local.mirrors import NO_ROOM, MirrorFailed, MirrorSet
 from holdfast.meta.local.run import State
@@ -64,8 +64,9 @@ class Care:
         self.trouble = ""
         """Why the last `tend` did not end well."""
         self._store = store
-        self._disk = store.upkeep_disk
-        self._run = store.run
+        self._hold = store.hold
+        self._disk = store.hold.upkeep_disk
+        self._run = store.hold.run
         self._under_lock = under_lock
 
     def tend(self) -> None:
@@ -99,7 +100,7 @@ class Care:
         tight = False
         for mirror in self._mirrors(state):
             try:
-                mirror.prepare(self._store.sizes.segment, self._store.sizes.reserve)
+                mirror.prepare(self._hold.sizes.segment, self._hold.sizes.reserve)
             except OSError as error:
                 # Whatever else is wrong with it, `_mend` sees to.
                 tight |= error.errno in NO_ROOM
@@ -135,7 +136,7 @@ class Care:
             places = [path for path in wanted if self._has_room(path, size)]
             if not places:
                 raise Full("no room for another checkpoint of the metadata")
-            blocks = encode_checkpoint(self._store.store, position, self._rows(view, transaction))
+            blocks = encode_checkpoint(self._hold.store, position, self._rows(view, transaction))
             written = write_checkpoints(self._disk, places, position.sequence, blocks)
         for mirror in self._mirrors(state):
             if mirror.path in written:
@@ -146,7 +147,7 @@ class Care:
 
     def _has_room(self, path: Path, size: int) -> bool:
         try:
-            return self._disk.space(path).free > size + self._store.sizes.reserve
+            return self._disk.space(path).free > size + self._hold.sizes.reserve
         except OSError:
             return False
 
@@ -176,13 +177,13 @@ class Care:
 
     def _log_limit(self, state: State) -> int:
         """So that checkpoints write at most as much again as the log did."""
-        return max(self._store.sizes.log, self._newest_checkpoint(state)[1])
+        return max(self._hold.sizes.log, self._newest_checkpoint(state)[1])
 
     def _log_bytes(self, state: State) -> int:
         """Bytes of log behind the newest checkpoint, to a segment."""
         newest, _ = self._newest_checkpoint(state)
         segments = self._mirrors(state)[0].segments()
-        return sum(self._store.sizes.segment for segment in segments if segment > newest)
+        return sum(self._hold.sizes.segment for segment in segments if segment > newest)
 
     # Mirrors.
 
@@ -240,10 +241,10 @@ class Care:
             with self._snapshot() as (_, view, transaction, position):
                 if not self._has_room(path, view.used_bytes()):
                     return False
-                blocks = encode_checkpoint(self._store.store, position, self._rows(view, transaction))
+                blocks = encode_checkpoint(self._hold.store, position, self._rows(view, transaction))
                 if not write_checkpoints(self._disk, [path], position.sequence, blocks):
                     return False
-            Mirror(self._disk, drive, path).prepare(self._store.sizes.segment, self._store.sizes.reserve)
+            Mirror(self._disk, drive, path).prepare(self._hold.sizes.segment, self._hold.sizes.reserve)
             self._under_lock(lambda: self._store.add_mirror(drive, position))
         except OSError:
             return False
@@ -261,7 +262,7 @@ class Care:
             before = self._run.read_state()
             for path in drives.values():
                 self._disk.make_directory(path)
-            check_free(self._disk, self._store.store, drives)
+            check_free(self._disk, self._hold.store, drives)
             both = dict.fromkeys((*map(DriveId, before.roster), *drives))
             self._under_lock(lambda: self._store.set_roster(drives, tuple(both), before.losses, before.metacopies))
             leaving = [drive for drive in both if drive not in drives]
@@ -281,7 +282,7 @@ class Care:
         with self._run.caring():
             for path in drives.values():
                 self._disk.make_directory(path)
-            check_free(self._disk, self._store.store, drives)
+            check_free(self._disk, self._hold.store, drives)
             self._under_lock(lambda: self._store.inherit(drives, heirs))
             return self._mend(self._run.read_state().metacopies, ())
 
@@ -337,7 +338,7 @@ class Care:
         """From where on each mirror holds the log: from its oldest checkpoint, or from the beginning."""
         starts: dict[Mirror, Position] = {}
         for mirror in mirrors:
-            starts[mirror] = self._store.genesis
+            starts[mirror] = genesis(self._hold.store)
             numbers = checkpoint_numbers(self._disk.list_directory(mirror.path))
             if numbers:
                 reader = CheckpointReader(self._disk, mirror.path / checkpoint_name(numbers[-1]))
@@ -348,7 +349,7 @@ class Care:
     def _verify_log(self, starts: Mapping[Mirror, Position], end: Position) -> tuple[bool, list[Finding]]:
         """Whether the chain can be followed to `end`; what was found and patched on the way."""
         found: dict[DriveId, int] = {}
-        log = MirrorSet(tuple(starts), self._disk, self._store.sizes.segment)
+        log = MirrorSet(tuple(starts), self._disk, self._hold.sizes.segment)
         position = min(starts.values(), key=lambda start: start.sequence)
         try:
             while position.sequence < end.sequence:
@@ -376,8 +377,8 @@ class Care:
         mirrors = sorted(mirrors, key=lambda mirror: not self._has_room(mirror.path, view.used_bytes()))
         if not self._has_room(mirrors[0].path, view.used_bytes()):
             raise Full("no drive has room for a second one")
-        log = MirrorSet(mirrors, self._disk, self._store.sizes.segment)
-        second = build_view(self._disk, self._store.randomness, self._store.store, mirrors)
+        log = MirrorSet(mirrors, self._disk, self._hold.sizes.segment)
+        second = build_view(self._disk, self._hold.randomness, self._hold.store, mirrors)
         try:
             try:
                 _replay(log, second, end)
@@ -404,7 +405,7 @@ class Care:
         with self._snapshot() as (_, view, transaction, position):
             if self._disk.exists(path):
                 raise AlreadyExists(f"{path} is there already")
-            blocks = encode_checkpoint(self._store.store, position, self._rows(view, transaction))
+            blocks = encode_checkpoint(self._hold.store, position, self._rows(view, transaction))
             try:
                 write_checkpoint(self._disk, path, blocks)
             except OSError as error:

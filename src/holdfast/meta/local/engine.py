@@ -194,8 +194,8 @@ class LocalMeta:
                     batch, left = self._gather(first)
                     outcomes = self._outcomes(batch)
                 self._loop.call_soon_threadsafe(_answer, batch, outcomes)
-                if self._store.care_is_due:
-                    self._store.care_is_due = False
+                if self._store.hold.care_is_due:
+                    self._store.hold.care_is_due = False
                     self._tend()
             first = left[0] if left else self._queue.get()
         lock.close()
@@ -343,7 +343,7 @@ class LocalMeta:
 
     def _let_go(self) -> None:
         """Be nobody who has the store open. Under the store's lock: see `Run.leave`."""
-        self._store.close()
+        self._store.hold.close()
         self._run.leave()
 
     async def close(self) -> None:
@@ -362,7 +362,7 @@ class LocalMeta:
 
         def leave() -> None:
             with lock:
-                self._store.leave()
+                self._store.hold.leave()
                 self._let_go()
 
         await asyncio.to_thread(leave)

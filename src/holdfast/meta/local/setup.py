@@ -18,6 +18,7 @@ from holdfast.meta.local.bounded import Patience
 from holdfast.meta.local.care import read_through
 from holdfast.meta.local.checkpoint import CheckpointReader, encode_checkpoint, write_checkpoints
 from holdfast.meta.local.engine import LocalMeta
+from holdfast.meta.local.hold import Hold
 from holdfast.meta.local.log import Position, genesis
 from holdfast.meta.local.mirror import Mirror, Sizes
 from holdfast.meta.local.run import Run
@@ -149,7 +150,7 @@ async def open_local(
     newest commit is here (the message says which drives are missing), Corrupt when more than `losses` were lost.
     """
     shared = Run(run)
-    hold = Store(
+    hold = Hold(
         drives,
         store=store,
         run=shared,
@@ -158,6 +159,6 @@ async def open_local(
         sizes=sizes or Sizes(),
         patience=patience or Patience(),
     )
-    local = LocalMeta(hold, shared)
+    local = LocalMeta(Store(hold), shared)
     await local.start()
     return local
