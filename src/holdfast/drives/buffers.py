@@ -1,8 +1,8 @@
-"""Pooled, page-aligned buffers: fresh memory is the dearest thing on a virtual machine, and O_DIRECT wants alignment.
+"""Pooled buffers for what is read: fresh memory is the dearest thing on a virtual machine.
 
 Rules. A buffer's size is a power of two. `take` and `give` are a pair; a `lend` comes back by itself, when the last
-view of it is gone. The pool keeps `idle_max_bytes` of returned buffers, of the sizes that were asked for last, so that
-what writes left behind does not drive readers to fresh memory. It bounds what is kept, not what is in use.
+view of it is gone. The pool keeps `idle_max_bytes` of returned buffers, of the sizes that were asked for last. It
+bounds what is kept, not what is in use.
 """
 
 import ctypes

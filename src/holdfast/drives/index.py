@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class _Share:
-    """The handle that a process's drives on one path have in common."""
+    """What a process's handles of one drive on one path have in common."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -37,15 +37,16 @@ class _Share:
         self.count = 0
 
 
-# Never shrinks: a process sees few paths. A lock for each, so that several drives can rebuild at once.
-_shares: dict[str, _Share] = {}
+# By path and drive: two disks may be swapped while the handle of the one that was there is not closed yet. Never
+# shrinks: a process sees few. A lock for each, so that several drives can rebuild at once.
+_shares: dict[tuple[str, DriveId], _Share] = {}
 
 
 def acquire_index(
     directory: Path, disk: Disk, drive: DriveId, randomness: Randomness, map_bytes: int, attendance: Attendance
 ) -> "Index":
     """This process's handle on the index of the drive at `directory`; opened, or rebuilt, if it is the first."""
-    share = _shares.setdefault(os.path.realpath(directory), _Share())
+    share = _shares.setdefault((os.path.realpath(directory), drive), _Share())
     with share.lock:
         if share.index is None:
             share.index = Index(directory, disk, drive, randomness, map_bytes, attendance)

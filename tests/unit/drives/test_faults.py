@@ -362,6 +362,23 @@ async def test_a_drive_in_the_place_of_another_takes_no_writes_for_it(opened: Op
     await assert_holds(await opened.open(), make_fragment(1))
 
 
+async def test_a_drive_in_the_place_of_another_is_used_though_that_one_is_not_closed_yet(
+    opened: Opened, tmp_path: Path
+) -> None:
+    other = Opened(tmp_path / "other", seed=2)
+    for one, number in ((opened, 0), (other, 1)):
+        await (await one.open()).put([make_fragment(number)])
+        await one.close()
+    before = await opened.open()
+    opened.path.rename(tmp_path / "away")
+    other.path.rename(opened.path)
+    drive = await opened.open()
+    await drive.put([make_fragment(2)])
+    for number in (1, 2):
+        await assert_holds(drive, make_fragment(number))
+    await refusal(NodeDown, before.has([key_of(0)]))
+
+
 async def test_a_deleted_index_is_made_again(opened: Opened) -> None:
     drive = await opened.open()
     await drive.put([make_fragment(number) for number in range(5)])
