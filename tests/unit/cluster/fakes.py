@@ -20,7 +20,7 @@ from holdfast.core.ranges import ByteRange
 from holdfast.drives.interface import DriveUsage, Fragment, FragmentInfo, FragmentKey, FragmentPart
 from holdfast.drives.memory import MemoryDrive
 from holdfast.erasure import BlockRef
-from holdfast.placement import Layout, LayoutDrive, first_layout, partition_table
+from holdfast.placement import Layout, LayoutDrive, PartitionTable, first_layout, partition_table
 from holdfast.testing.clock import FakeClock
 
 T = TypeVar("T")
@@ -40,6 +40,17 @@ class InlineExecutor(Executor):
 
 def drive_id(number: int) -> DriveId:
     return DriveId(blake3(f"drive {number}".encode()).digest()[:16])
+
+
+_tables: dict[tuple[bytes, int], PartitionTable] = {}
+
+
+def known_table(layout: Layout, width: int) -> PartitionTable:
+    """As `partition_table`, which takes most of a test's time, once for all tests: they use the same few layouts."""
+    name = layout.hash, width
+    if name not in _tables:
+        _tables[name] = partition_table(layout, width)
+    return _tables[name]
 
 
 def layout_of(count: int) -> Layout:
@@ -181,7 +192,7 @@ class TablePlacing:
         return self.layout.version
 
     def drives(self, ref: BlockRef) -> tuple[DriveId, ...]:
-        return partition_table(self.layout, ref.code.width).drives(ref.id)
+        return known_table(self.layout, ref.code.width).drives(ref.id)
 
 
 class LiveLayouts:

@@ -329,10 +329,7 @@ async def test_a_drive_that_is_detached_and_in_no_layout_any_more_may_come_back(
     group = Group(6, spare=6)
     block = encode(BLOCK, code)
     await group.cluster.put(block, b"")
-    moved = add(group.layout, [LayoutDrive(drive_id(i), 10**12, f"n{i}") for i in range(6, 12)])
-    for i in range(6):
-        moved = retire(moved, drive_id(i), State.GONE)
-    group.cluster.use([moved])
+    group.cluster.use([first_layout(LayoutDrive(drive_id(i), 10**12, f"n{i}") for i in range(6, 12))])
     away = {drive_id(i): group.drives.pop(drive_id(i)) for i in range(6)}
     with pytest.raises(NotEnoughFragments):
         await group.cluster.get(block.ref, bytes)
