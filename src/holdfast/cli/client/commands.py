@@ -230,7 +230,7 @@ def cat(session: Session, remotes: tuple[str, ...], span: str, tail: int | None,
 @filtered
 @DRY_RUN
 @YES
-@connected(quiet=True)
+@connected(quiet=True, goes_on=True)
 def rm(session: Session, remotes: tuple[str, ...], **options: Any) -> None:
     """Delete objects; with --recursive, all in a folder or bucket.
 
@@ -318,7 +318,7 @@ def tree(session: Session, remote: str, depth: int, exact: bool) -> None:
 @FOLLOW
 @filtered
 @YES
-@connected(quiet=True)
+@connected(quiet=True, goes_on=True)
 def mirror(session: Session, source: str, target: str, **options: Any) -> None:
     """Make TARGET hold what SOURCE holds, by copying what differs.
 

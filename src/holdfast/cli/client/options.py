@@ -31,7 +31,7 @@ def transferring(*more: Callable[[Any], Any]) -> Callable[[F], F]:
     """What every command that brings objects from one place to another takes, and `more` of its own."""
 
     def wrap(command: F) -> F:
-        wrapped: Any = connected(quiet=True)(command)
+        wrapped: Any = connected(quiet=True, goes_on=True)(command)
         for option in reversed((RECURSIVE, filtered, NO_CLOBBER, *more)):
             wrapped = option(wrapped)
         return wrapped  # type: ignore[no-any-return]

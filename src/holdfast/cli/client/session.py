@@ -72,8 +72,9 @@ class Session:
             yield Transfers(connection, crew, self.reporter, SystemClock(), self.notes, **options)
 
 
-def connected(*, quiet: bool = False, results_are_bytes: bool = False) -> Callable[[F], F]:
-    """Give a command the options of every command of users; it gets a Session first."""
+def connected(*, quiet: bool = False, results_are_bytes: bool = False, goes_on: bool = False) -> Callable[[F], F]:
+    """Give a command the options of every command of users; it gets a Session first. One that `goes_on` ends, given
+    again after an interruption, what it began."""
 
     def wrap(command: F) -> F:
         def run(profile: str, endpoint_url: str, region: str, as_json: bool, jobs: int, **given: Any) -> None:
@@ -85,7 +86,7 @@ def connected(*, quiet: bool = False, results_are_bytes: bool = False) -> Callab
             except HoldfastError as error:
                 reporter.fail(error)
             except KeyboardInterrupt:
-                _leave(reporter)
+                _leave(reporter, goes_on=goes_on)
             reporter.end()
 
         run.__doc__, run.__name__ = command.__doc__, command.__name__
@@ -98,9 +99,9 @@ def connected(*, quiet: bool = False, results_are_bytes: bool = False) -> Callab
     return wrap
 
 
-def _leave(reporter: Reporter) -> NoReturn:
+def _leave(reporter: Reporter, *, goes_on: bool) -> NoReturn:
     """Without waiting for requests in flight: whatever is cut off here, a kill could have cut off."""
-    reporter.note("\nInterrupted: the same command goes on where this one stopped")
+    reporter.note("\nInterrupted" + (": the same command goes on where this one stopped" if goes_on else ""))
     sys.stdout.flush()
     os._exit(INTERRUPTED)
 

@@ -66,7 +66,7 @@ def list_(session: Session, remote: str, exact: bool) -> None:
 @click.option("--upload-id", default="", metavar="ID", help="That upload alone.")
 @DRY_RUN
 @YES
-@connected(quiet=True)
+@connected(quiet=True, goes_on=True)
 def abort(
     session: Session,
     remotes: tuple[str, ...],

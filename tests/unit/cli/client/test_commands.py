@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from holdfast.cli.client.session import Session
 from holdfast.cli.main import main
 
 NOWHERE = {
@@ -152,3 +153,27 @@ def test_bash_completes_commands_and_options() -> None:
     assert complete("holdfast mi", "holdfast bucket ver", "holdfast mirror --del") == [
         ["mirror"], ["versioning"], ["--delete"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "goes_on"),
+    [
+        (["ls"], False),
+        (["du", "s3://bucket"], False),
+        (["put", __file__, "s3://bucket/k"], True),
+        (["mirror", ".", "s3://bucket"], True),
+        (["rm", "s3://bucket/k"], True),
+    ],
+)
+def test_what_ctrl_c_promises(monkeypatch: pytest.MonkeyPatch, arguments: list[str], goes_on: bool) -> None:
+    def interrupted(self: Session) -> None:
+        raise KeyboardInterrupt
+
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(Session, "connect", interrupted)
+    monkeypatch.setattr(os, "_exit", leave)
+    status, output = said(*arguments)
+    assert status == 130
+    assert ("Interrupted" in output, "goes on" in output) == (True, goes_on)
