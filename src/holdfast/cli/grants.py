@@ -42,7 +42,7 @@ async def show(opened: OpenStore, output: Output) -> bool:
     """Every key and what it may do."""
     accounts = await opened.accounts.all()
     output.table(
-        ("access key", "state", "may", "made", "label"),
+        ("ACCESS KEY", "STATE", "MAY", "MADE", "LABEL"),
         [
             (
                 account.access_key,
