@@ -116,7 +116,10 @@ class _Exchange:
             raise AirError(404, "nothing is here; see docs/air.md for the routes")
         if scope["method"] not in methods:
             raise AirError(405, "not with this method", ((b"allow", ", ".join(methods).encode("ascii")),))
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        try:
+            query = dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True, errors="strict"))
+        except UnicodeDecodeError:
+            raise AirError(400, "the query is not UTF-8") from None
         call = Call(
             services.store,
             services.clock,

@@ -274,6 +274,16 @@ async def test_a_refused_body_is_read_to_its_end_when_it_is_short(driver: Driver
     assert await refused(65 * MIB) == (415, True)
 
 
+async def test_a_query_is_utf_8(driver: Driver) -> None:
+    """In percent-encoding, as browsers send it, and plain, as curl does."""
+    await driver.put("kept/käse", b"")
+    for query in ("prefix=k%C3%A4", "prefix=kä"):
+        assert [entry[0] for entry in await driver.listed("kept", query)] == ["käse"]
+    for path in ("/list/kept", "/get/kept/k"):
+        answer = await driver.call("GET", path, "prefix=%FF")
+        assert (answer.status, answer.json["error"]) == (400, "the query is not UTF-8")
+
+
 async def test_listings_of_many_versions(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(list_bucket, "_PIECE_BYTES", 100)
     await driver.put("kept/first", b"")
