@@ -13,6 +13,7 @@ Ids that are no SHA-1 were given by hand, and nothing can be compared with them:
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from holdfast.gateways.sos.spool import Spool
 # Objects that are looked at and copied at once: as many as make good batches of small ones, in a megabyte or so.
 COPIES_AT_ONCE = 256
 
-# Of those, the ones that are not small: up to a megabyte of each is in memory.
+# Of those, the ones that are not small: up to a megabyte of each is in memory, from when it is read to when it is put.
 LARGE_AT_ONCE = 8
 
 # Objects with nothing to do that are passed over before anything else gets a turn: 5 ms.
@@ -169,25 +170,26 @@ class _Group:
 
     async def see_to(self, id: str, listed: Sequence[str]) -> None:
         """Bring an object to enough servers."""
-        copies = _Copies()
-        try:
-            for url in listed:
-                if url in self._clients:
-                    await self._look_at(id, url, copies)
-            if copies.good:
-                await self._spread(id, copies)
-            elif copies.bad:
-                self._report.lost.append(id)
-                self._say(f"no good copy of {id} was found on {', '.join(copies.bad)}")
-        finally:
-            if copies.spool is not None:
-                copies.spool.close()
+        async with AsyncExitStack() as slot:
+            copies = _Copies(slot)
+            try:
+                for url in listed:
+                    if url in self._clients:
+                        await self._look_at(id, url, copies)
+                if copies.good:
+                    await self._spread(id, copies)
+                elif copies.bad:
+                    self._report.lost.append(id)
+                    self._say(f"no good copy of {id} was found on {', '.join(copies.bad)}")
+            finally:
+                if copies.spool is not None:
+                    copies.spool.close()
 
     async def _look_at(self, id: str, url: str, copies: "_Copies") -> None:
         """Read a copy and compare it with its id. The first good one is kept."""
         spool = Spool(self._spool)
         try:
-            headers = await self._fetch(id, self._clients[url], spool)
+            headers = await self._fetch(id, self._clients[url], spool, copies)
             _check(id, spool)
         except NotFound:
             pass  # deleted since it was listed
@@ -207,7 +209,7 @@ class _Group:
             if copies.spool is not spool:
                 spool.close()
 
-    async def _fetch(self, id: str, client: BlobClient, spool: Spool) -> Mapping[str, str]:
+    async def _fetch(self, id: str, client: BlobClient, spool: Spool, copies: "_Copies") -> Mapping[str, str]:
         """A copy's bytes into a spool; its headers."""
         small = await client.get_small(id)
         if small is not None:
@@ -215,7 +217,10 @@ class _Group:
             await spool.write(data)
             await spool.finish()
             return headers
-        async with self._large, client.open(id) as found:
+        if not copies.is_large:
+            await copies.slot.enter_async_context(self._large)
+            copies.is_large = True
+        async with client.open(id) as found:
             async for piece in found.pieces:
                 await spool.write(piece)
             await spool.finish()
@@ -290,6 +295,9 @@ class _Group:
 class _Copies:
     """Where an object was found, right and wrong, and the bytes of the first right one."""
 
+    slot: AsyncExitStack
+    """Holds a place among the large ones, once the object was found to be one."""
+    is_large: bool = False
     spool: Spool | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     good: list[str] = field(default_factory=list)

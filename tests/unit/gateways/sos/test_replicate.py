@@ -6,10 +6,12 @@ from random import Random
 
 import pytest
 
+from holdfast.core.ids import Buffer
 from holdfast.core.limits import MIB
 from holdfast.gateways.sos import blob_client, replicate
 from holdfast.gateways.sos.chunks import list_id
 from holdfast.gateways.sos.servers import Role
+from holdfast.gateways.sos.spool import Spool
 from holdfast.testing.old_sos import Fault
 from tests.unit.gateways.sos.world import CHUNK_BYTES, World, sha1, world
 
@@ -191,3 +193,28 @@ async def test_a_run_that_was_cut_off_is_taken_up_by_the_next(four: World) -> No
     await four.replicate(2)
     assert copies(four, 0, 1, 2, 3) == {2}
     assert sum(request.startswith("POST") for server in four.old for request in server.requests) > posts
+
+
+async def test_few_large_objects_are_in_memory_at_once(four: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From when they are read to when they are put."""
+    held: set[int] = set()
+    most = 0
+
+    class Counting(Spool):
+        async def write(self, piece: Buffer) -> None:
+            nonlocal most
+            held.add(id(self))
+            most = max(most, len(held))
+            await super().write(piece)
+
+        def close(self) -> None:
+            held.discard(id(self))
+            super().close()
+
+    await fill(four, 30)
+    monkeypatch.setattr(replicate, "LARGE_AT_ONCE", 3)
+    monkeypatch.setattr(replicate, "Spool", Counting)
+    assert (await four.replicate(3)).well
+    assert copies(four, 0, 1, 2, 3) == {3}
+    assert 1 <= most <= 3
+    assert held == set()
