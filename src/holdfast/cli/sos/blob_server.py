@@ -177,7 +177,12 @@ async def _open_memcached(store: str) -> AsyncIterator[BlobStore]:
     from holdfast.gateways.sos.memcached_database import LineClient, MemcachedDatabase
 
     address = urlsplit(store)
-    client = LineClient(address.hostname or "localhost", address.port or 11211, pool_size=CONNECTIONS_COUNT)
+    client = LineClient(
+        address.hostname or "localhost",
+        address.port or 11211,
+        connections=CONNECTIONS_COUNT,
+        timeout_seconds=DATABASE_MAX_SECONDS,
+    )
     _warn(["memcached is relaxed: it keeps nothing across a restart, and unless it runs with -M not when it is full"])
     blobs = DatabaseBlobs(MemcachedDatabase(client), SystemRandomness())
     try:

@@ -12,13 +12,14 @@ skips it. `add` decides between two uploads of one id.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from aiomcache import Client
 from aiomcache.exceptions import ClientException
-from aiomcache.pool import Connection
+from aiomcache.pool import Connection, MemcachePool
 
-from holdfast.core.errors import Full, InvalidRequest, Unavailable
+from holdfast.core.errors import Full, HoldfastError, InvalidRequest, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB
 from holdfast.gateways.sos.blobs import Sum
@@ -37,8 +38,40 @@ _PAGE_IDS = 100
 _COUNTER = b"sos:places"
 
 
+class _Pool(MemcachePool):
+    """aiomcache's connections, of which each is had for so many seconds, and then closed: a command that was not
+    answered by then fails. So does one that no connection becomes free for."""
+
+    def __init__(self, host: str, port: int, *, size: int, timeout_seconds: float) -> None:
+        super().__init__(host, port, minsize=size, maxsize=size)
+        self._timeout_seconds = timeout_seconds
+        self._timers: dict[Connection, asyncio.TimerHandle] = {}
+
+    async def acquire(self) -> Connection:
+        async with asyncio.timeout(self._timeout_seconds):
+            connection = await super().acquire()
+        loop = asyncio.get_running_loop()
+        self._timers[connection] = loop.call_later(self._timeout_seconds, _give_up, connection)
+        return connection
+
+    def release(self, conn: Connection) -> None:
+        self._timers.pop(conn).cancel()
+        super().release(conn)
+
+
+def _give_up(connection: Connection) -> None:
+    connection.reader.set_exception(TimeoutError("no answer"))
+    # Who waits to write is told by this.
+    connection.writer.transport.abort()
+
+
 class LineClient(Client):
-    """aiomcache's client, which at the end of a connection waits for the rest of a line for ever, without a pause."""
+    """aiomcache's client, which at the end of a connection waits for the rest of a line for ever, without a pause, and
+    for an answer as long as it takes."""
+
+    def __init__(self, host: str, port: int, *, connections: int, timeout_seconds: float) -> None:
+        super().__init__(host, port)
+        self._pool = _Pool(host, port, size=connections, timeout_seconds=timeout_seconds)
 
     async def _execute_simple_command(self, conn: Connection, raw_command: bytes) -> bytes:
         conn.writer.write(raw_command)
@@ -77,7 +110,9 @@ class MemcachedDatabase:
             if len(row) > HEAD_MAX_BYTES:
                 raise InvalidRequest(f"the headers of a blob have at most {HEAD_MAX_BYTES} bytes here")
         except BaseException:
-            await self._delete_pieces(upload, count)
+            # What cannot be deleted expires.
+            with suppress(HoldfastError):
+                await self._delete_pieces(upload, count)
             raise
         # When the reply is lost the pieces stay: if the head was added they are needed.
         if await _do(self._client.add(_head(id), row)):

@@ -6,13 +6,13 @@ reader asks for a piece at a time and keeps no transaction open.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import msgspec
 
-from holdfast.core.errors import Full, Unavailable
+from holdfast.core.errors import Full, HoldfastError, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.gateways.sos.blobs import Sum
 from holdfast.gateways.sos.pieces import Head, cut
@@ -98,7 +98,9 @@ class PostgresqlDatabase:
                         id, upload, came.size, came.digest(), msgspec.json.encode(headers).decode(), count,
                     )  # fmt: skip
                 except BaseException:
-                    await transaction.rollback()
+                    # A connection that is broken is not used again, and its transaction is gone.
+                    with suppress(HoldfastError), _mapped():
+                        await transaction.rollback()
                     raise
                 await (transaction.commit() if added else transaction.rollback())
                 return bool(added)

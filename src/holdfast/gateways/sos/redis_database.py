@@ -11,13 +11,13 @@ Redis Cluster, so a cluster will not do. How much of it survives a crash is for 
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from holdfast.core.errors import Full, Unavailable
+from holdfast.core.errors import Full, HoldfastError, Unavailable
 from holdfast.core.ids import Buffer
 from holdfast.gateways.sos.blobs import Sum
 from holdfast.gateways.sos.pieces import ABANDONED_SECONDS, Head, cut
@@ -78,7 +78,8 @@ class RedisDatabase:
                 await self._write(data, count - 1, last)
         except BaseException:
             if count > 1:
-                with _mapped():
+                # What cannot be deleted expires.
+                with suppress(HoldfastError), _mapped():
                     await self._client.delete(data)
             raise
         head = Head.of(came, headers, upload, count)

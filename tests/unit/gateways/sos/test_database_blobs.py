@@ -1,5 +1,7 @@
 """Redis, PostgreSQL and memcached pass the suite, as real servers; and what is theirs alone."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from holdfast.core.errors import Corrupt, Full, NotFound, Unavailable
 from holdfast.core.limits import MIB
 from holdfast.gateways.sos.blobs import BlobStore
 from holdfast.gateways.sos.database_blobs import Database, DatabaseBlobs
-from holdfast.gateways.sos.memcached_database import LineClient, MemcachedDatabase
+from holdfast.gateways.sos.memcached_database import LineClient, MemcachedDatabase, _do
 from holdfast.gateways.sos.postgresql_database import PostgresqlDatabase
 from holdfast.gateways.sos.redis_database import RedisDatabase, warnings_of
 from holdfast.testing.blob_suite import BlobSuite, list_ids, pieces, read, refusal
@@ -210,7 +212,8 @@ async def open_memcached(url: str) -> AsyncIterator[DatabaseBlobs]:
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
-    async with over(MemcachedDatabase(LineClient(address.hostname, address.port, pool_size=4))) as store:
+    client = LineClient(address.hostname, address.port, connections=4, timeout_seconds=COMMAND_MAX_SECONDS)
+    async with over(MemcachedDatabase(client)) as store:
         yield store
 
 
@@ -252,3 +255,15 @@ async def test_a_memcached_that_is_gone_is_unavailable(tmp_path: Path) -> None:
             await store.put("a", pieces(b"1"), {})
         await refusal(Unavailable, store.put("b", pieces(b"2"), {}))
         await refusal(Unavailable, store.info("a"))
+
+
+async def test_a_memcached_that_hangs_is_unavailable() -> None:
+    """For those who wait for a connection too, and in the middle of sending."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        client = LineClient("127.0.0.1", deaf.getsockname()[1], connections=2, timeout_seconds=0.1)
+        async with over(MemcachedDatabase(client)) as store, asyncio.timeout(60):
+            await asyncio.gather(*(refusal(Unavailable, store.info(f"id{number}")) for number in range(5)))
+            # More than the kernel takes off its hands.
+            await refusal(Unavailable, _do(client.set(b"key", bytes(64 * MIB))))
