@@ -5,16 +5,14 @@ handle on the same blobs as another process would have it. The oracle is a plain
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from random import Random  # noqa: TID251  seeded: every run of the suite does the same
-from typing import TypeVar
 
-from holdfast.core.errors import AlreadyExists, HoldfastError, InvalidRequest, NotFound
+from holdfast.core.errors import AlreadyExists, InvalidRequest, NotFound
 from holdfast.core.ids import Buffer
 from holdfast.core.limits import KIB, MIB
 from holdfast.gateways.sos.blobs import BlobStore, SmallBlob
-
-E = TypeVar("E", bound=HoldfastError)
+from holdfast.testing.refusal import refusal as refusal
 
 SIZES = (0, 1, 1000, 8 * KIB, 8 * KIB + 1, 512 * KIB, MIB - 1, MIB, MIB + 1, 3 * MIB + 17)
 """Around what stores keep whole, and around the pieces that they cut."""
@@ -49,15 +47,6 @@ async def list_ids(store: BlobStore) -> list[str]:
     async for batch in store.ids():
         found.extend(batch)
     return sorted(found)
-
-
-async def refusal(kind: type[E], call: Awaitable[object]) -> E:
-    """The error of type `kind` that `call` must raise."""
-    try:
-        await call
-    except kind as error:
-        return error
-    raise AssertionError(f"{kind.__name__} was not raised")
 
 
 class BlobSuite:

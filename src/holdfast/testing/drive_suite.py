@@ -10,17 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from random import Random  # noqa: TID251  seeded: every run of the suite does the same
-from typing import TypeVar
 
 import msgspec
 
-from holdfast.core.errors import HoldfastError, InvalidRequest, NodeDown, NotFound
+from holdfast.core.errors import InvalidRequest, NodeDown, NotFound
 from holdfast.core.ids import BlockId, Buffer
 from holdfast.core.limits import KIB, LEAF_BYTES, MIB
 from holdfast.core.ranges import ByteRange
 from holdfast.drives.interface import TAG_MAX_BYTES, Drive, Fragment, FragmentKey
-
-E = TypeVar("E", bound=HoldfastError)
+from holdfast.testing.refusal import refusal as refusal
 
 SIZES = (0, 1, 7, 4 * KIB - 1, 4 * KIB, LEAF_BYTES - 1, LEAF_BYTES, LEAF_BYTES + 1, 256 * KIB, MIB + 3, 4 * MIB)
 
@@ -35,15 +33,6 @@ def make_fragment(number: int, size: int = 5000, *, index: int = 0, tag: bytes =
     payload = Random(number * 64 + index).randbytes(size)
     leaves = b"".join(sha256(payload[at : at + LEAF_BYTES]).digest() for at in range(0, size, LEAF_BYTES))
     return Fragment(key_of(number, index), b"commitment %d" % number, leaves, tag, payload)
-
-
-async def refusal(kind: type[E], call: Awaitable[object]) -> E:
-    """The error of type `kind` that `call` must raise."""
-    try:
-        await call
-    except kind as error:
-        return error
-    raise AssertionError(f"{kind.__name__} was not raised")
 
 
 async def assert_holds(drive: Drive, fragment: Fragment) -> None:

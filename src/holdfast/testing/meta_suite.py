@@ -7,9 +7,8 @@ can be shipped to operators.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from random import Random  # noqa: TID251  seeded: every run of the suite does the same
-from typing import TypeVar
 
 from holdfast.core.errors import Ambiguous, HoldfastError, InvalidRequest, NotFound, PreconditionFailed
 from holdfast.core.ids import RANDOM_ID_BYTES, Token
@@ -29,8 +28,7 @@ from holdfast.meta.interface import (
     Put,
     Row,
 )
-
-E = TypeVar("E", bound=HoldfastError)
+from holdfast.testing.refusal import refusal as refusal
 
 Entry = tuple[str, bytes]
 """What the oracle says of an entry: ("row", key) or ("folded", prefix)."""
@@ -39,15 +37,6 @@ Entry = tuple[str, bytes]
 def token(number: int) -> Token:
     """The `number`th token of a test."""
     return Token(number.to_bytes(RANDOM_ID_BYTES, "big"))
-
-
-async def refusal(kind: type[E], call: Awaitable[object]) -> E:
-    """The error of type `kind` that `call` must raise."""
-    try:
-        await call
-    except kind as error:
-        return error
-    raise AssertionError(f"{kind.__name__} was not raised")
 
 
 async def scan_all(
