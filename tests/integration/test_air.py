@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from holdfast.core.crc import crc64nvme
 from holdfast.core.limits import MIB
 from holdfast.testing.s3_client import S3Client, quote_key
 from holdfast.testing.server import Server, free_port
+from tests.integration.app_server import app_server
 from tests.integration.conftest import StartServer
 
 BOUNDARY = "a-boundary-of-no-file"
@@ -221,26 +220,9 @@ def test_what_is_refused_at_the_start(tmp_path: Path, options: tuple[str, ...], 
 @contextmanager
 def hypercorn(application: str, bind: int, server: Server, log: Path, **environment: str) -> Iterator[None]:
     """An application of ours under hypercorn, over the store of a server that is not running."""
-    command = [str(Path(sys.executable).with_name("hypercorn")), "--workers", "2", "--bind", f"127.0.0.1:{bind}"]
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*command, application],
-            env={**server.environment(), **environment},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
+    command = ["hypercorn", "--workers", "2", "--bind", f"127.0.0.1:{bind}", application]
+    with app_server(command, {**server.environment(), **environment}, log):
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        finally:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def test_the_settings_of_the_original_and_hypercorn(tmp_path: Path) -> None:

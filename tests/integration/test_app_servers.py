@@ -3,10 +3,6 @@
 Each of them runs the application by itself, without our supervisor; the store was made by `holdfast serve` before.
 """
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +14,7 @@ from holdfast.testing.histories import overlap
 from holdfast.testing.linearizability import check
 from holdfast.testing.server import Server, is_ready
 from holdfast.testing.workload import SMALL_BODIES, WRITE_MIX, Clients, Workload, final_reads
+from tests.integration.app_server import app_server
 
 APPLICATION = "holdfast.cli.app:application"
 WORKERS = 4
@@ -38,31 +35,13 @@ def running(name: str, server: Server, log: Path) -> Iterator[None]:
     host, port = server.address
     command = [part.format(host=host, port=port) for part in COMMANDS[name]]
     environment = server.environment() | {"HOLDFAST_DRIVES": ":".join(map(str, server.directories))}
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name(command[0])), *command[1:], APPLICATION],
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
+    with app_server([*command, APPLICATION], environment, log) as process:
         deadline = time.monotonic() + START_MAX_SECONDS
         while not is_ready(server.address):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        finally:
-            with_leader = os.getpgid(process.pid) if process.poll() is None else process.pid
-            try:
-                os.killpg(with_leader, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 @pytest.mark.slow
