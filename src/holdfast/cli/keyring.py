@@ -16,7 +16,15 @@ import click
 import msgspec
 
 from holdfast.cli.catalogue import PAGE_COUNT
-from holdfast.cli.keys import REKEYED_NAME, HeldKeys, KeySources, drives_with_kek, remove_kek, write_kek
+from holdfast.cli.keys import (
+    REKEYED_NAME,
+    HeldKeys,
+    KeySources,
+    drives_with_kek,
+    read_passphrase,
+    remove_kek,
+    write_kek,
+)
 from holdfast.cli.kms import Kms
 from holdfast.cli.opening import OpenStore, find_store, key_sources, open_metadata
 from holdfast.cli.output import Output, count
@@ -66,12 +74,7 @@ def passphrase_from(path: Path | None, prompt: str, *, new: bool = False) -> Pas
 
     def read() -> str:
         if path is not None:
-            try:
-                return path.read_text().rstrip("\r\n")
-            except OSError as error:
-                raise AccessDenied(f"{path}: {error.strerror}") from None
-            except UnicodeDecodeError:
-                raise InvalidRequest(f"{path} is not text in UTF-8") from None
+            return read_passphrase(path)
         if not sys.stdin.isatty():
             raise InvalidRequest("no terminal to ask for the passphrase on: put it into a file and name that")
         return str(click.prompt(prompt, hide_input=True, confirmation_prompt=new))

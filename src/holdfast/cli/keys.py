@@ -73,7 +73,7 @@ def find_kek(
     if parameters is not None:
         if passphrase_file is None:
             raise AccessDenied("the keyring is wrapped under a passphrase: give --passphrase-file")
-        return kek_from_passphrase(_read_passphrase(passphrase_file), parameters)
+        return kek_from_passphrase(read_passphrase(passphrase_file), parameters)
     if kek_file is not None:
         return _read_kek_file(disk, kek_file)
     damaged: list[Path] = []
@@ -183,7 +183,8 @@ def _read_kek_file(disk: Disk, path: Path) -> KeyEncryptionKey:
         raise AccessDenied(f"{path}: {error.strerror}") from None
 
 
-def _read_passphrase(path: Path) -> str:
+def read_passphrase(path: Path) -> str:
+    """What a file holds, whose last line end does not count. Raises AccessDenied, InvalidRequest. Blocks."""
     try:
         return path.read_text().rstrip("\r\n")
     except OSError as error:
