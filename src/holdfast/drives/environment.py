@@ -4,8 +4,8 @@ Rules.
 - Before each access the file is looked at: gone, another, or shorter than it was means `StaleIndex`; reading the map
   of a truncated file would kill the process. So is LMDB's table of locks (`mapped.readers`).
 - What LMDB reports as damage is `StaleIndex` as well.
-- Growing the map wants no transaction of ours in flight. Readers, of whom some are on the event loop, never wait for
-  that: they get `StaleIndex`, and whoever recovers has the environment catch up.
+- Growing the map wants no transaction of ours in flight. A reader for whom it is too small may be on the event loop and
+  does not wait for our writer to end: it gets `StaleIndex`, and whoever recovers has the environment catch up.
 - Never synced but by `sync`.
 """
 

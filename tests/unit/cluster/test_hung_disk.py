@@ -28,10 +28,12 @@ async def test_a_write_is_answered_without_the_disk_that_hangs(tmp_path: Path) -
     disk.faults.append(Fault("sync", "drive1/segments", error=0, until=go_on))
     try:
         block = encode(b"a block " * 1000, copies(3))
+        homes = await cluster._places.homes(block.ref)
         putting = asyncio.ensure_future(cluster.put(block, b"tag"))
         answered, _ = await asyncio.wait((putting,), timeout=60)
         assert answered
-        assert len(putting.result().missing) == 1
+        # On a busy machine one that works may be late as well.
+        assert homes.index([opened[1].drives[0].id]) in putting.result().missing
         assert await cluster.get(block.ref, bytes) == b"a block " * 1000
     finally:
         go_on.set()

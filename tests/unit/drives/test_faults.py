@@ -136,7 +136,7 @@ async def test_a_write_that_hangs_can_be_given_up(faulty: Opened, disk: FaultyDi
         await asyncio.sleep(0)
         begun.cancel()
         queued.cancel()
-        ended, _ = await asyncio.wait((begun, queued), timeout=5)
+        ended, _ = await asyncio.wait((begun, queued), timeout=ANSWER_SECONDS)
         assert ended == {begun, queued}
     finally:
         go_on.set()

@@ -31,6 +31,11 @@ class Worker:
         assert await process.stdout.readline() == b"ready\n"
         return worker
 
+    async def begin(self) -> None:
+        """Wait until it is at work."""
+        assert self.process.stdout is not None
+        self.lines.append((await self.process.stdout.readline()).decode().strip())
+
     async def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         await self.finish()
@@ -39,7 +44,7 @@ class Worker:
         assert self.process.stdout is not None
         said = await self.process.stdout.read()
         await self.process.wait()
-        self.lines = said.decode().splitlines()
+        self.lines += said.decode().splitlines()
 
     def possible(self, outcomes: dict[int, set[bytes | None]]) -> None:
         """Note what each key may be: the tag last acknowledged, None for deleted, and what was in flight at the end."""
@@ -70,9 +75,9 @@ async def test_killed_at_any_moment(opened: Opened) -> None:
     outcomes: dict[int, set[bytes | None]] = {}
     for _ in range(5):
         worker = await Worker.start(opened.path, 1, rounds=100_000)
+        await worker.begin()
         await asyncio.sleep(random.uniform(0.05, 0.4))
         await worker.kill()
-        assert worker.lines
         worker.possible(outcomes)
         drive = await opened.open()
         await check(drive, outcomes)
