@@ -1,6 +1,6 @@
 """A body on its way in: small ones become inline bytes, larger ones are cut into blocks while they arrive.
 
-A body is copied once, into pooled buffers of one block each, or of two if it is long. When a buffer is full, its hash
+A body is copied once, into pooled buffers of one block each, or of some if it is long. When a buffer is full, its hash
 and its sealing run side by side in threads while the next buffer fills. Nothing that is written here can be seen by
 anyone until the caller publishes it; whatever way `receive` ends early, its blocks are garbage that the sweep tells by
 their tags.

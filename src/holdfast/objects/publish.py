@@ -108,7 +108,10 @@ class Publisher:
                     if await self._buckets.read(bucket_name) != bucket:
                         continue
                     raise
-                step, row = await self._add(bucket, key, seen, draft)
+                try:
+                    step, row = await self._add(bucket, key, seen, draft)
+                except Overtaken:
+                    continue
                 if await self._commit(bucket, [seen.expectation], [step], extra):
                     return row
         raise Contended("too many writers of this key at once")
@@ -151,7 +154,10 @@ class Publisher:
             except HoldfastError as error:
                 results.append(error)
                 continue
-            step, row = await self._add(bucket, one.key, seen, one.draft)
+            try:
+                step, row = await self._add(bucket, one.key, seen, one.draft)
+            except Overtaken:
+                return None
             steps.append(step)
             expecting.append(seen.expectation)
             results.append(row)
@@ -172,7 +178,10 @@ class Publisher:
             for _ in range(ATTEMPTS_MAX_COUNT):
                 bucket = await self._buckets.read(bucket_name)
                 seen = await self._read(bucket, key)
-                step, expecting, deleted = await self._remove(bucket, key, seen, version, conditions)
+                try:
+                    step, expecting, deleted = await self._remove(bucket, key, seen, version, conditions)
+                except Overtaken:
+                    continue
                 if step is None or await self._commit(bucket, [seen.expectation, *expecting], [step], Prepared()):
                     return deleted
         raise Contended("too many writers of this key at once")
@@ -212,26 +221,9 @@ class Publisher:
 
         Raises NoSuchBucket; what befalls one key alone is in its place in the answer.
         """
-        bucket = await self._buckets.read(bucket_name)
-        results: list[Deleted | HoldfastError] = []
-        steps: list[Step] = []
-        expecting: list[Expectation] = []
-        names = [key for key, _, _ in keys]
-        if len(set(names)) == len(names):
-            rows = await self._meta.get_many([object_row_key(bucket.id, key) for key in names])
-            for (key, version, conditions), row in zip(keys, rows, strict=True):
-                seen = _seen(object_row_key(bucket.id, key), row)
-                try:
-                    step, further, deleted = await self._remove(bucket, key, seen, version, conditions)
-                except HoldfastError as error:
-                    results.append(error)
-                    continue
-                results.append(deleted)
-                if step is not None:
-                    steps.append(step)
-                    expecting += [seen.expectation, *further]
-            if not steps or await self._commit(bucket, expecting, steps, Prepared()):
-                return results
+        results = await self._delete_at_once(bucket_name, keys)
+        if results is not None:
+            return results
         results = []
         for key, version, conditions in keys:
             try:
@@ -239,6 +231,33 @@ class Publisher:
             except HoldfastError as error:
                 results.append(error)
         return results
+
+    async def _delete_at_once(
+        self, bucket_name: str, keys: Sequence[tuple[bytes, str | None, Conditions]]
+    ) -> list[Deleted | HoldfastError] | None:
+        """One attempt in one commit; None when it cannot be."""
+        bucket = await self._buckets.read(bucket_name)
+        results: list[Deleted | HoldfastError] = []
+        steps: list[Step] = []
+        expecting: list[Expectation] = []
+        row_keys = [object_row_key(bucket.id, key) for key, _, _ in keys]
+        if len(set(row_keys)) < len(row_keys):
+            return None
+        rows = await self._meta.get_many(row_keys)
+        for (key, version, conditions), row_key, row in zip(keys, row_keys, rows, strict=True):
+            seen = _seen(row_key, row)
+            try:
+                step, further, deleted = await self._remove(bucket, key, seen, version, conditions)
+            except Overtaken:
+                return None
+            except HoldfastError as error:
+                results.append(error)
+                continue
+            results.append(deleted)
+            if step is not None:
+                steps.append(step)
+                expecting += [seen.expectation, *further]
+        return results if not steps or await self._commit(bucket, expecting, steps, Prepared()) else None
 
     def _turn(self, bucket_name: str, key: bytes) -> asyncio.Lock:
         """Held while a key is changed. It decides nothing: of writers of one key every commit lets one through, and
@@ -251,18 +270,20 @@ class Publisher:
         return _seen(row_key, row)
 
     async def _add(self, bucket: OpenBucket, key: bytes, seen: _Seen, draft: Draft) -> tuple[Step, VersionRow]:
+        """Raises Overtaken when the key is no longer as it was seen."""
         current = seen.version
         older_null = None
         if bucket.versioning is Versioning.SUSPENDED and current is not None and current.null_sequence:
             (older_null,) = await self._meta.get_many([version_row_key(bucket.id, key, current.null_sequence)])
-            if older_null is None:  # another writer removed it, so the token of `current` has changed as well
-                raise Contended("too many writers of this key at once")
+            if older_null is None:
+                raise Overtaken("another writer removed it, so the token of `current` has changed as well")
         return add(bucket.id, key, bucket.versioning, current, older_null, draft)
 
     async def _remove(
         self, bucket: OpenBucket, key: bytes, seen: _Seen, version: VersionName | None, conditions: Conditions
     ) -> tuple[Step | None, list[Expectation], Deleted]:
-        """The step (None when there is nothing to do), what it relies on besides `seen`, and what to answer."""
+        """The step (None when there is nothing to do), what it relies on besides `seen`, and what to answer. Raises as
+        `check_conditions` and `_add`."""
         current = seen.version
         if version is None:
             check_conditions(conditions, current)
