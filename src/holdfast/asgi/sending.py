@@ -9,15 +9,18 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from holdfast.asgi.errors import ClientGone
-from holdfast.asgi.messages import Header, Receive, Send
+from holdfast.asgi.messages import Header, Message, Receive, Send
 from holdfast.core.ids import Buffer
-from holdfast.core.limits import MIB
+from holdfast.core.limits import KIB, MIB
 
 # Longer than any client thinks about what it was sent.
 SEND_MAX_SECONDS = 300.0
 
 # The server keeps a copy of each message until the client took it: of a piece's length it need not be.
 MESSAGE_MAX_BYTES = MIB
+
+# So much a server takes without waiting for the client. A clock for each small answer would be felt.
+_UNTIMED_MAX_BYTES = 16 * KIB
 
 
 class Sender:
@@ -38,9 +41,13 @@ class Sender:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def end(self, body: bytes = b"") -> None:
-        """The whole body, or the end of it."""
-        await self._send({"type": "http.response.body", "body": body})
-        self.sent += len(body)
+        """The whole body, or the end of it. Raises ClientGone."""
+        message = {"type": "http.response.body", "body": body}
+        if len(body) <= _UNTIMED_MAX_BYTES:
+            await self._send(message)
+            self.sent += len(body)
+        else:
+            await self._send_timed(message)
 
     async def stream(self, first: bytes, pieces: AsyncIterator[Buffer]) -> None:
         """The body as it comes, to its end. The request's own body must have been read, or refused.
@@ -50,25 +57,29 @@ class Sender:
         """
         gone = asyncio.ensure_future(self._wait_until_gone())
         try:
-            await self._send_piece(first)
+            await self._send_piece(first, gone)
             async for piece in pieces:
-                for start in range(0, len(piece), MESSAGE_MAX_BYTES):
-                    if gone.done():
-                        raise ClientGone("the client left")
-                    await self._send_piece(bytes(piece[start : start + MESSAGE_MAX_BYTES]))
+                await self._send_piece(piece, gone)
             await self.end()
         finally:
             gone.cancel()
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
 
-    async def _send_piece(self, piece: bytes) -> None:
+    async def _send_piece(self, piece: Buffer, gone: asyncio.Future[None]) -> None:
+        for start in range(0, len(piece), MESSAGE_MAX_BYTES):
+            if gone.done():
+                raise ClientGone("the client left")
+            body = bytes(piece[start : start + MESSAGE_MAX_BYTES])
+            await self._send_timed({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _send_timed(self, message: Message) -> None:
         try:
             async with asyncio.timeout(SEND_MAX_SECONDS):
-                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                await self._send(message)
         except TimeoutError:
             raise ClientGone("the client takes nothing") from None
-        self.sent += len(piece)
+        self.sent += len(message["body"])
 
     async def _wait_until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -71,9 +71,10 @@ async def test_a_stream_goes_out_to_its_end(client: Client) -> None:
     await sender.start(206, [(b"a", b"b")])
     assert (before, sender.started) == (False, True)
     long = b"long" * (MESSAGE_MAX_BYTES // 4) + b"er"
-    await sender.stream(b"first", Pieces(b"", b"second", long).read())
+    first = b"first" * (MESSAGE_MAX_BYTES // 4)
+    await sender.stream(first, Pieces(b"", b"second", long).read())
     assert client.messages[0] == {"type": "http.response.start", "status": 206, "headers": [(b"a", b"b")]}
-    assert client.body == b"firstsecond" + long
+    assert client.body == first + b"second" + long
     assert client.ended
     assert max(len(message["body"]) for message in client.messages[1:]) == MESSAGE_MAX_BYTES
     assert sender.sent == len(client.body)
@@ -110,4 +111,6 @@ async def test_a_client_that_takes_nothing_is_given_up(client: Client, monkeypat
     pieces = Pieces(b"x")
     with pytest.raises(ClientGone):
         await Sender(client.receive, client.send).stream(b"first", pieces.read())
+    with pytest.raises(ClientGone):
+        await Sender(client.receive, client.send).end(bytes(100_000))
     assert client.messages == []

@@ -322,7 +322,7 @@ class _Exchange:
 
     async def _drain(self) -> None:
         """Take in the rest of a refused body when it is short and on its way already."""
-        if self.body.wire_length:
+        if self.body.wire_length or "transfer-encoding" in self.headers:
             await self.body.drain(waiting="expect" in self.headers)
 
     def _failed(self, error: S3Error) -> Answer:

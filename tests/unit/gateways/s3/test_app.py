@@ -293,6 +293,9 @@ async def test_a_refused_upload_is_taken_in_so_that_the_answer_arrives(driver: D
         head = {**_put_head(driver, length), "authorization": "AWS4-HMAC-SHA256 nonsense", **expect}
         assert (await driver.send("PUT", "/bucket/k", (), head, _pieces(b"x" * 200_000, 1000))).status == 400
         assert json.loads(driver.lines[-1]).get("received_bytes", 0) == taken
+    head = {"host": "localhost", "transfer-encoding": "chunked", "authorization": "AWS4-HMAC-SHA256 nonsense"}
+    assert (await driver.send("PUT", "/bucket/k", (), head, _pieces(b"x" * 200_000, 1000, more=False))).status == 400
+    assert json.loads(driver.lines[-1])["received_bytes"] == 200_000
 
 
 async def test_a_read_that_breaks_never_looks_whole(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
