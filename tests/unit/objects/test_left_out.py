@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.core.errors import Unavailable
 from holdfast.core.ids import Token
-from holdfast.core.limits import PART_MIN_BYTES, PARTS_MAX_COUNT
+from holdfast.core.limits import COMMIT_CHANGES_MAX_COUNT, PART_MIN_BYTES
 from holdfast.core.ranges import KeyRange, prefix_range
 from holdfast.meta.interface import Change, Expectation, Meta, Put, Row
 from holdfast.objects import uploads
@@ -99,10 +99,12 @@ class Commits:
         self.before = self.behind = None
 
 
-async def test_half_of_ten_thousand_parts(world: World) -> None:
+async def test_all_but_one_of_thousands_of_parts(world: World) -> None:
     """Their rows were more than one commit may change, and the completion was refused."""
-    upload = await upload_of(world, PARTS_MAX_COUNT)
-    chosen = list(range(1, PARTS_MAX_COUNT + 1, 2))
+    count = 5500
+    assert count + 2 * (count - 1) > COMMIT_CHANGES_MAX_COUNT
+    upload = await upload_of(world, count)
+    chosen = [count // 2]
     commits = Commits(world)
     done = await complete(world, upload, chosen)
     assert commits.count == 3
