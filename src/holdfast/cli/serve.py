@@ -16,6 +16,7 @@ import uvloop
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
 from holdfast.cli.certificate import Certificate, listeners
 from holdfast.cli.keys import REKEYED_NAME
@@ -190,6 +191,8 @@ def _granian(settings: Settings) -> Any:
         # When the server stops, the supervisor ends the waiting; when it is replaced, nobody does.
         workers_kill_timeout=None,
         log_access=False,
+        # Of what goes well only ours is said.
+        log_level=LogLevels.warning,
         log_dictconfig=_LOGGING,
     )
 
@@ -199,6 +202,6 @@ _LOGGING: dict[str, Any] = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-    "loggers": {"_granian": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
+    "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
 }

@@ -6,6 +6,7 @@ from typing import Any
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
 from holdfast.cli.supervisor import DRAIN_SECONDS, RESPAWN_SECONDS
 from holdfast.gateways.sos.blobs import HEADERS_MAX_BYTES
@@ -27,6 +28,8 @@ def granian(target: str, host: str, port: int, workers: int | None, verbose: boo
         respawn_interval=RESPAWN_SECONDS,
         workers_kill_timeout=DRAIN_SECONDS,
         log_access=False,
+        # Of what goes well only ours is said.
+        log_level=LogLevels.warning,
         log_dictconfig=logging_config(verbose),
     )
 
@@ -39,7 +42,7 @@ def logging_config(verbose: bool) -> dict[str, Any]:
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
         "loggers": {
-            "_granian": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+            "_granian": {"handlers": ["stderr"], "propagate": False},
             "holdfast.gateways.sos": {"level": "DEBUG" if verbose else "INFO"},
         },
         "root": {"level": "INFO", "handlers": ["stderr"]},
