@@ -2,7 +2,7 @@
 
 from holdfast.cli.opening import OpenStore
 from holdfast.cli.output import Output, count, size
-from holdfast.cli.turns import RECODING, InTurn
+from holdfast.cli.turns import RECODING, InTurn, turn
 from holdfast.cli.upkeep import chores_of
 from holdfast.upkeep.progress import load
 from holdfast.upkeep.recode import Recoder, RecodeRecord, order
@@ -15,7 +15,8 @@ async def recode(opened: OpenStore, output: Output) -> bool:
     total = 0
     async for entry in chores.catalogue.contents():
         total += entry.length if entry.code != code else 0
-    await order(chores.catalogue, code, opened.clock)
+    async with turn(opened.run, RECODING, opened.clock):
+        await order(chores.catalogue, code, opened.clock)
     recoder = InTurn(Recoder(chores.catalogue, opened.clock), opened.run, RECODING, opened.clock)
     with output.progress(f"recode to {code}", total) as progress:
         while await recoder.work() is State.BUSY:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Corrupt, NotFound, Unavailable
+from holdfast.core.errors import Corrupt, Full, NotFound, Unavailable
 from holdfast.core.ids import ContentId
 from holdfast.core.limits import MIB
 from holdfast.erasure.code import Code, Matrix
@@ -47,7 +47,8 @@ class RecodeRecord(Record):
 
 
 async def order(catalogue: Catalogue, code: Code, clock: Clock) -> None:
-    """Have everything recoded: the worker of whichever process runs one takes it up."""
+    """Have everything recoded: the worker of whichever process runs one takes it up. Not while one is at work, which
+    would put its own order back."""
     record = RecodeRecord(matrix=code.matrix.value, k=code.k, m=code.m)
     await Saver(catalogue, Recoder.name, clock).save(record)
 
@@ -106,12 +107,13 @@ class Recoder:
         return behind, batch
 
     async def _recode(self, record: RecodeRecord, batch: Sequence[ContentId]) -> bool:
-        """Whether they are all done with; a large one, which comes alone, may have more pieces."""
+        """Whether they are all done with; a large one, which comes alone, may have more pieces. Raises Full, which the
+        others would meet as well."""
         calls = [self._catalogue.recode(content, record.code) for content in batch]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         whole = True
         for outcome in outcomes:
-            if isinstance(outcome, Corrupt | Unavailable):
+            if isinstance(outcome, Corrupt | Unavailable) and not isinstance(outcome, Full):
                 record.failed += 1
             elif isinstance(outcome, NotFound):
                 pass

@@ -96,6 +96,26 @@ async def test_recode_passes_over_what_cannot_be_read() -> None:
     assert "1 unreadable" in worker.status()
 
 
+async def test_a_recode_waits_for_room() -> None:
+    """On a full store it passed over everything, and the order was done with."""
+    world = World(6)
+    for _ in range(3):
+        await world.create(copies(2))
+    wrote = world.recode
+
+    async def full(content: ContentId, code: Code) -> Recoded:
+        raise Full
+
+    world.recode = full  # type: ignore[method-assign]
+    await recode.order(world, copies(3), world.clock)
+    worker = Recoder(world, world.clock)
+    with pytest.raises(Full):
+        await settle(worker)
+    world.recode = wrote  # type: ignore[method-assign]
+    await settle(worker)
+    assert {content.code for content in world.living().values()} == {copies(3)}
+
+
 async def test_compaction_goes_on_while_there_is_more() -> None:
     class Heap:
         id = DriveId(b"\xab" * 16)
