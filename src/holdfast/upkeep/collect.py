@@ -103,6 +103,8 @@ class Collector:
         self._collected = 0
         self._aside: dict[ContentId, float] = {}
         """What could not be collected, and when it is tried again."""
+        self._away: set[DriveId] = set()
+        """Drives that did not answer in this walk: one that hangs is waited for once."""
         self._told: CollectRecord | None = None
 
     @property
@@ -155,6 +157,7 @@ class Collector:
     async def _walk_condemned(self, before_ns: int) -> AsyncIterator[StoredBlock | End]:
         """Every block of every content past its grace, and the end of each that was listed whole."""
         begun = self._clock.monotonic()
+        self._away.clear()
         after: Condemned | None = None
         while page := await self._catalogue.condemned(before_ns, after=after):
             for condemned in page:
@@ -191,12 +194,14 @@ class Collector:
 
     async def _may_come_back(self, ref: BlockRef) -> bool:
         """Whether a drive is away that could hold some of the block."""
-        for drive in {drive for layout in await self._layouts.live() for drive in layout.drives(ref)}:
-            if drive not in self._drives:
-                return True
+        homes = {drive for layout in await self._layouts.live() for drive in layout.drives(ref)}
+        if not homes <= self._drives.keys() - self._away:
+            return True
+        for home in homes:
             try:
-                await self._drives[drive].has([FragmentKey(ref.id, 0)])
+                await self._drives[home].has([FragmentKey(ref.id, 0)])
             except Unavailable:
+                self._away.add(home)
                 return True
         return False
 

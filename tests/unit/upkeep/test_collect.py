@@ -1,6 +1,6 @@
 """Collection: what is condemned goes after its grace, what lives never does."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -182,6 +182,33 @@ async def test_what_a_silent_drive_lists_is_collected_when_it_is_back(caplog: py
     assert content not in world.rows
     assert world.fragments_of(content) == []
     assert worker.status() == "2 contents collected"
+
+
+async def test_a_drive_that_does_not_answer_is_asked_once_in_a_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+    [drive] = world.drives.values()
+    for _ in range(5):
+        world.release(await world.create(copies(1)))
+    await world.clock.advance(GRACE_DEFAULT_SECONDS + 1)
+    drive.silent = True
+    asked = 0
+    has = drive.has
+
+    async def counted(keys: Sequence[FragmentKey]) -> list[bool]:
+        nonlocal asked
+        asked += 1
+        return await has(keys)
+
+    monkeypatch.setattr(drive, "has", counted)
+    worker = collector(world)
+    monkeypatch.setattr(collect, "delete_everywhere", nothing)
+    await settle(worker)
+    assert worker.status() == "0 contents collected, 5 cannot be yet"
+    assert asked == 1
+
+
+async def nothing(*_: object) -> None:
+    pass
 
 
 async def test_a_row_that_cannot_be_walked_holds_nobody_up(
