@@ -39,16 +39,25 @@ class Lookout:
         self._answer_seconds = answer_seconds
         self._reads: dict[Path, asyncio.Future[Sight]] = {}
         """Reads that nobody has heard the end of yet."""
+        self._turn = asyncio.Lock()
 
     async def look(self, paths: Iterable[Path]) -> dict[Path, Sight | None]:
         """What lies at each path, in their order; None where nothing has answered in time."""
         paths = list(dict.fromkeys(paths))
-        # Who did not answer before is not waited for again.
-        begun = {path: self._begin(path) for path in paths if path not in self._reads}
-        self._reads |= begun
-        if begun:
-            await asyncio.wait(begun.values(), timeout=self._answer_seconds)
-        return {path: self._reads.pop(path).result() if self._reads[path].done() else None for path in paths}
+        async with self._turn:
+            # Who did not answer before is not waited for again.
+            begun = {path: self._begin(path) for path in paths if path not in self._reads}
+            self._reads |= begun
+            if begun:
+                await asyncio.wait(begun.values(), timeout=self._answer_seconds)
+            return {path: self._heard(path) for path in paths}
+
+    def _heard(self, path: Path) -> Sight | None:
+        read = self._reads[path]
+        if not read.done():
+            return None
+        del self._reads[path]
+        return read.result()
 
     def _begin(self, path: Path) -> "asyncio.Future[Sight]":
         loop = asyncio.get_running_loop()

@@ -143,6 +143,15 @@ async def test_a_disk_that_hangs_keeps_nobody_from_noticing_others(
     assert kept.id not in drives.attachments.drives
 
 
+async def test_who_looks_at_the_same_time_sees_the_same(drives: Drives, tmp_path: Path) -> None:
+    """A command looks itself, beside the watch of its own process."""
+    new = create_drive(DISK, SystemRandomness(), tmp_path / "new", drives.site.store).drive
+    write_places(DISK, drives.paths, {**drives.site.drives, new: tmp_path / "new"})
+    attachments = drives.attachments
+    await asyncio.gather(attachments.notice(), attachments.look(), attachments.notice(), attachments.look())
+    assert drives.open_at == {*drives.paths, tmp_path / "new"}
+
+
 async def test_a_drive_that_hangs_while_it_is_opened_keeps_nobody_waiting(drives: Drives, tmp_path: Path) -> None:
     slow, back, _ = drives.paths
     for path in (slow, back):
