@@ -22,6 +22,10 @@ DRIVES_VARIABLE = "HOLDFAST_DRIVES"
 """The drives' directories, joined by colons: for an application server that starts the ASGI application itself."""
 
 
+# More than any count or size that is set.
+_NUMBER_MAX_DIGITS = 18
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One setting: `--name` on the command line, `name` in TOML, HOLDFAST_NAME in the environment."""
@@ -41,10 +45,15 @@ class Option:
         return self.name.replace("-", "_")
 
 
+def _is_number(text: str) -> bool:
+    """Whether `int` takes it: `str.isdigit` alone is true of ³, and of more digits than it reads."""
+    return text.isascii() and text.isdigit() and len(text) <= _NUMBER_MAX_DIGITS
+
+
 def parse_listen(text: str) -> tuple[str, int]:
     """HOST:PORT, with brackets around an IPv6 address."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not _is_number(port) or int(port) > 65535:
         raise InvalidRequest(f"{text!r} is not HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -56,13 +65,13 @@ def _parse_air(text: str) -> tuple[str, int]:
 
 def _parse_code(text: str) -> tuple[int, int]:
     k, plus, m = text.partition("+")
-    if not plus or not k.isdigit() or not m.isdigit():
+    if not plus or not _is_number(k) or not _is_number(m):
         raise InvalidRequest(f"{text!r} is not K+M, such as 4+2")
     return int(k), int(m)
 
 
 def _parse_count(text: str) -> int:
-    if not text.isdigit():
+    if not _is_number(text):
         raise InvalidRequest(f"{text!r} is not a number")
     return int(text)
 

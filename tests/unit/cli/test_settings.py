@@ -87,3 +87,10 @@ def test_durations_and_codes() -> None:
         load((), {"code": "4+2"}, {}, None).chosen_code(5)
     with pytest.raises(InvalidRequest, match="exclude"):
         load((), {"code": "4+2", "copies": "2"}, {}, None).chosen_code(9)
+
+
+@pytest.mark.parametrize("number", ["³", "9" * 5000, "-1", ""])
+def test_what_is_no_number_is_refused(number: str) -> None:
+    for option, text in (("listen", f"h:{number}"), ("code", f"{number}+2"), ("workers", number), ("air", number)):
+        with pytest.raises(InvalidRequest):
+            load((Path("/drive"),), {option: text}, {}, None)

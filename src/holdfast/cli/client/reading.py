@@ -14,6 +14,9 @@ from holdfast.cli.client.download import Source
 from holdfast.cli.client.nearest import missing
 from holdfast.core.errors import InvalidRequest, NotFound
 
+# Two numbers of 64 bits.
+_SPAN_MAX_CHARS = 41
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -27,7 +30,12 @@ class Span:
     def of(cls, text: str) -> "Span":
         """FIRST-LAST, both counted from 0 and inclusive; FIRST- to the end. Raises InvalidRequest."""
         first, dash, last = text.partition("-")
-        if dash and first.isdecimal() and (not last or (last.isdecimal() and int(last) >= int(first))):
+        if (
+            len(text) <= _SPAN_MAX_CHARS
+            and dash
+            and first.isdecimal()
+            and (not last or (last.isdecimal() and int(last) >= int(first)))
+        ):
             return cls(int(first), int(last) if last else None)
         raise InvalidRequest(f"--range {text!r} is not FIRST-LAST, such as 0-99, or FIRST-")
 

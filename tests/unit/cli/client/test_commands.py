@@ -105,6 +105,7 @@ def test_an_endpoint_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         (("rm", "-r", "s3://abc/x"), "say --yes"),
         (("cat", "s3://abc"), "is a bucket"),
         (("cat", "--range", "9", "s3://abc/x"), "FIRST-LAST"),
+        (("cat", "--range", "1-" + "9" * 5000, "s3://abc/x"), "FIRST-LAST"),
         (("share", "--expires", "8d", "s3://abc/x"), "7 days"),
         (("put", "--metadata", "x", "a", "s3://abc"), "NAME=VALUE"),
         (("bucket", "create", "s3://abc/x"), "more than a bucket"),
