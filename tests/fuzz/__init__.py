@@ -1,0 +1,1 @@
+"""Parsers under coverage-guided fuzzing."""
