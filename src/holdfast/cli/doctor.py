@@ -207,9 +207,9 @@ def _inodes_left(directory: Path) -> int | None:
 def examine_machine(clock: Clock) -> list[Finding]:
     """The clock, and the limits of this process."""
     findings = [_judge_clock(clock.now_ns(), is_kept=_clock_is_kept())]
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < FILES_MIN_COUNT:
-        findings.append(_note(f"a process may open {soft:,} files: `ulimit -n {FILES_MIN_COUNT}`, or LimitNOFILE="))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < FILES_MIN_COUNT:
+        findings.append(_note(f"a process may open {most:,} files: `ulimit -Hn {FILES_MIN_COUNT}`, or LimitNOFILE="))
     else:
         findings.append(_ok("processes may open files enough"))
     return findings

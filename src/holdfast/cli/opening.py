@@ -24,7 +24,7 @@ from holdfast.cli.keys import HeldKeys, KeySources, write_kek
 from holdfast.cli.kms import Kms
 from holdfast.cli.settings import Settings
 from holdfast.cli.site import Site, begin, finish, survey, undo_unfinished, write_places
-from holdfast.cli.system import SystemClock, SystemRandomness
+from holdfast.cli.system import SystemClock, SystemRandomness, allow_many_files
 from holdfast.cluster import Cluster
 from holdfast.core.clock import Clock, Randomness
 from holdfast.core.disk import Disk
@@ -160,6 +160,7 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
 
     Raises NodeDown when none of them is a drive, and what opening the parts raises.
     """
+    allow_many_files()
     clock, randomness = SystemClock(), SystemRandomness()
     disk: Disk = OsDisk() if settings.sync == "strict" else RelaxedDisk(OsDisk())
     site = find_store(settings, disk)

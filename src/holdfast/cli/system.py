@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import resource
 import time
 
 from holdfast.core.limits import MIB
@@ -13,6 +14,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _KEEP_BELOW_BYTES = 32 * MIB
+
+# Some programs that we may start walk through all descriptors that they could have.
+_FILES_COUNT = 65_536
 
 
 class SystemClock:
@@ -46,3 +50,14 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW_BYTES)
         mallopt(_M_TRIM_THRESHOLD, 2 * _KEEP_BELOW_BYTES)
         mallopt(_M_ARENA_MAX, 1)
+
+
+def allow_many_files() -> None:
+    """Let this process open more files: a drive keeps up to 128 segments open, beside the connections.
+
+    What is allowed without asking is often 1,024, for the sake of programs that wait with select().
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_COUNT if most == resource.RLIM_INFINITY else min(most, _FILES_COUNT)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
