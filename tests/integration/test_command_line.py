@@ -399,7 +399,9 @@ def test_streams(client: Client, bucket: str) -> None:
 
 
 def test_ctrl_c_says_that_it_can_go_on(client: Client, bucket: str, tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(Random(6).randbytes(LARGE_BYTES))
+    # Under way for seconds, so that the signal finds it there.
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(256 * MIB)
     status, errors = 0, b""
     for _ in range(TRIES_MAX_COUNT):
         process = client.start("put", tmp_path / "large", f"s3://{bucket}/", "-j", 1, stderr=subprocess.PIPE)
