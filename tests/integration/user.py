@@ -68,7 +68,9 @@ class Client:
         return Said(result.exit_code, result.stdout, result.stderr)
 
     def start(self, *arguments: object, **options: Any) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([HOLDFAST, *map(str, arguments)], env=self.environment({}), **options)
+        # As in a terminal: what a shell has put in the background ignores Ctrl-C, and so does all that it starts.
+        command = ["env", "--default-signal=INT", HOLDFAST, *map(str, arguments)]
+        return subprocess.Popen(command, env=self.environment({}), **options)
 
     def put(self, bucket: str, objects: Mapping[str, bytes]) -> None:
         for key, body in objects.items():
