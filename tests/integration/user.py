@@ -69,7 +69,7 @@ class Client:
 
     def start(self, *arguments: object, **options: Any) -> "subprocess.Popen[bytes]":
         # As in a terminal: what a shell has put in the background ignores Ctrl-C, and so does all that it starts.
-        command = ["env", "--default-signal=INT", HOLDFAST, *map(str, arguments)]
+        command = ["env", "--default-signal=INT", str(HOLDFAST), *map(str, arguments)]
         return subprocess.Popen(command, env=self.environment({}), **options)
 
     def put(self, bucket: str, objects: Mapping[str, bytes]) -> None:
