@@ -57,6 +57,7 @@ class Attachments:
         randomness: Randomness,
         clock: Clock,
         attendance: Attendance | None = None,
+        buffers: BufferPool | None = None,
     ) -> None:
         self.drives: dict[DriveId, DirectoryDrive] = {}
         self.gone: Collection[DriveId] = ()
@@ -70,7 +71,7 @@ class Attachments:
         self._randomness = randomness
         self._clock = clock
         self._attendance = attendance
-        self._pool = BufferPool()
+        self._pool = buffers or BufferPool()
         self._troubled: dict[DriveId, _Trouble] = {}
         self._lookout = Lookout(disk)
         self._opening: dict[DriveId, asyncio.Task[None]] = {}

@@ -40,6 +40,7 @@ from holdfast.core.ids import DriveId, new_token
 from holdfast.core.limits import MIB
 from holdfast.crypto.kek import new_kek, wrap_keyring
 from holdfast.crypto.keyring import Keyring, Purpose, new_keyring
+from holdfast.drives.buffers import BufferPool
 from holdfast.drives.directory import DirectoryDrive
 from holdfast.drives.identity import IDENTITY_NAME
 from holdfast.drives.os_disk import OsDisk
@@ -155,8 +156,8 @@ def find_or_make(settings: Settings, disk: Disk, randomness: Randomness, clock: 
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
-    """The store in the directories of `settings`, for as long as the context lasts.
+async def open_store(settings: Settings, buffers: BufferPool | None = None) -> AsyncIterator[OpenStore]:
+    """The store in the directories of `settings`, for as long as the context lasts. Drives read into `buffers`.
 
     Raises NodeDown when none of them is a drive, and what opening the parts raises.
     """
@@ -176,7 +177,7 @@ async def open_store(settings: Settings) -> AsyncIterator[OpenStore]:
         meta = SealedMeta(local, RowKeys.of(keys.keyring, randomness), plain_prefixes=[KEYRING], reload=reload)
         layouts = Layouts(meta, randomness)
         live = await _live(layouts)
-        attachments = Attachments(site, settings.drives, disk, randomness, clock, local.attendance)
+        attachments = Attachments(site, settings.drives, disk, randomness, clock, local.attendance, buffers)
         stack.push_async_callback(attachments.close)
         attachments.gone = gone_drives(live[0])
         await attachments.look()

@@ -13,7 +13,7 @@ from holdfast.core.limits import MIB
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-_KEEP_BELOW_BYTES = 32 * MIB
+_KEPT_BYTES = 64 * MIB
 
 # Some programs that we may start walk through all descriptors that they could have.
 _FILES_COUNT = 65_536
@@ -39,16 +39,16 @@ class SystemRandomness:
         return os.urandom(count)  # noqa: TID251
 
 
-def keep_freed_memory() -> None:
-    """Have malloc keep what is freed, up to some megabytes, instead of mapping it anew. No effect without glibc.
+def keep_freed_memory(most_bytes: int = _KEPT_BYTES) -> None:
+    """Have malloc keep what is freed, up to so much, instead of mapping it anew. No effect without glibc.
 
     And keep it in one place: a heap for each thread would keep as much for each, and our threads hold the
     interpreter's lock when they allocate anyway.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, 2 * _KEEP_BELOW_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, most_bytes // 2)
+        mallopt(_M_TRIM_THRESHOLD, most_bytes)
         mallopt(_M_ARENA_MAX, 1)
 
 

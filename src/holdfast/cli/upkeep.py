@@ -22,8 +22,10 @@ from holdfast.cluster.heal import Healer
 from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.core.ids import DriveId
 from holdfast.core.limits import MIB
+from holdfast.drives.buffers import BufferPool
 from holdfast.drives.directory import DirectoryDrive
 from holdfast.drives.interface import DriveUsage
+from holdfast.erasure.arena import SHARED
 from holdfast.meta.local.care import Finding
 from holdfast.upkeep.audit import Auditor
 from holdfast.upkeep.chores import Compaction, Periodic
@@ -61,6 +63,9 @@ UPLOADS_MAX_SECONDS = 3600.0
 
 # How soon workers learn that a drive came or went, once this process noticed.
 LOOK_SECONDS = 0.5
+
+# Of each kind of memory that a process keeps to use it again, this one keeps so much.
+_KEPT_BYTES = 8 * MIB
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -161,7 +166,9 @@ class CompactableDrive:
 
 def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT."""
-    keep_freed_memory()
+    # It handles a block at a time, beside workers that need the memory.
+    keep_freed_memory(_KEPT_BYTES)
+    SHARED.keep_at_most(_KEPT_BYTES)
     try:
         uvloop.run(_run(settings))
     except asyncio.CancelledError:
@@ -173,7 +180,7 @@ async def _run(settings: Settings) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    async with open_store(settings) as opened:
+    async with open_store(settings, BufferPool(idle_max_bytes=_KEPT_BYTES)) as opened:
         workers = workers_of(opened)
         while True:
             seen = opened.changes

@@ -59,6 +59,10 @@ class Arena:
             mappings.append(mapping)
         return memoryview(mapping)[:length]
 
+    def keep_at_most(self, kept_max_bytes: int) -> None:
+        """From now on. For a process in which few blocks are on their way."""
+        self._kept_max_bytes = kept_max_bytes
+
     def kept_bytes(self) -> int:
         return sum(size * len(mappings) for size, mappings in list(self._kept.items()))
 
