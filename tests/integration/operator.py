@@ -1,6 +1,7 @@
 """The operator's hand in the proofs: commands on a server's store, and objects that are compared bit for bit."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,12 @@ def command(server: Server, *arguments: object, environment: Mapping[str, str] |
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def delete(directory: Path) -> None:
+    """As `rm -r` does it: a running server may put something there meanwhile."""
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def wait_healthy(server: Server) -> None:

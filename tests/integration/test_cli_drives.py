@@ -9,7 +9,7 @@ from holdfast.drives.identity import create_drive, read_identity
 from holdfast.drives.os_disk import OsDisk
 from holdfast.testing.server import Server
 from tests.integration.conftest import StartServer
-from tests.integration.operator import Objects, command, until_served
+from tests.integration.operator import Objects, command, delete, until_served
 
 # Running workers look once a second; the rest is for a loaded machine.
 NOTICE_MAX_SECONDS = 60.0
@@ -65,7 +65,7 @@ def test_one_drive_grows_to_six_and_is_drained(start_server: StartServer, tmp_pa
     assert command(server, "status", "--json").well().document["under_protected"] == []
     said = command(server, "drive", "drain", server.directories[0]).well()
     assert f"{server.directories[0]} can be removed" in said.out
-    shutil.rmtree(server.directories[0])
+    delete(server.directories[0])
     objects.put(3)
     objects.check()
     server.stop()
@@ -138,14 +138,14 @@ def test_two_of_two_and_one_lost(start_server: StartServer) -> None:
     objects = Objects(server)
     objects.put(6)
     lost = server.directories[0]
-    shutil.rmtree(lost)
+    delete(lost)
     lost.mkdir()
     objects.check()
     command(server, "drive", "replace", lost, lost).well()
     command(server, "repair").well()
     # A process that did not see the drive go learns of the other one when it writes, and answers that with 503.
     until_served(lambda: objects.put(9 - len(objects.kept)))
-    shutil.rmtree(server.directories[1])
+    delete(server.directories[1])
     until_served(objects.check)
 
 

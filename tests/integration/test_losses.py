@@ -5,7 +5,6 @@ throughout; afterwards the lost drives are replaced, repair ends, and scrub and 
 """
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from holdfast.testing.server import Server
 from tests.integration.conftest import StartServer
-from tests.integration.operator import Objects, command, until_served, wait_healthy
+from tests.integration.operator import Objects, command, delete, until_served, wait_healthy
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating" / "losses.md"
 
@@ -26,12 +25,6 @@ NOTICE_MAX_SECONDS = 60.0
 
 # Who dies of a view that was written over is started again, twice at most.
 RESTARTED_MAX_SECONDS = 120.0
-
-
-def delete(directory: Path) -> None:
-    """As `rm -r` does it: the server may put something there meanwhile."""
-    while directory.exists():
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def empty(directory: Path) -> None:
