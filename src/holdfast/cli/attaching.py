@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from holdfast.cli.lookout import Lookout, Sight
+from holdfast.cli.lookout import Lookout
 from holdfast.cli.site import Site
 from holdfast.core.attendance import Attendance
 from holdfast.core.clock import Clock, Randomness
@@ -73,7 +73,7 @@ class Attachments:
         self._attendance = attendance
         self._pool = buffers or BufferPool()
         self._troubled: dict[DriveId, _Trouble] = {}
-        self._lookout = Lookout(disk)
+        self._lookout = Lookout(disk, site.store)
         self._opening: dict[DriveId, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -123,25 +123,16 @@ class Attachments:
     async def _find(self) -> dict[DriveId, Path]:
         """Every drive of the store that is there, or that cannot be seen to have gone."""
         seen = await self._lookout.look((*self._directories, *self._places.values()))
-        remembered = [
-            place
-            for sight in seen.values()
-            if sight is not None and self._is_ours(sight)
-            for place in sight.places.values()
-            if place not in seen
-        ]
-        seen |= await self._lookout.look(remembered)
+        remembered = [place for sight in seen.values() if sight is not None for place in sight.places.values()]
+        seen |= await self._lookout.look(place for place in remembered if place not in seen)
         found: dict[DriveId, Path] = {}
         for path, sight in seen.items():
-            if sight is not None and sight.identity is not None and self._is_ours(sight):
-                found.setdefault(sight.identity.drive, path)
+            if sight is not None and sight.drive is not None:
+                found.setdefault(sight.drive, path)
         for drive in self.drives.values():
             if drive.directory in seen and seen[drive.directory] is None:
                 found.setdefault(drive.id, drive.directory)
         return found
-
-    def _is_ours(self, sight: Sight) -> bool:
-        return sight.identity is not None and sight.identity.store == self._store
 
     def _is_due(self, drive: DriveId) -> bool:
         trouble = self._troubled.get(drive)

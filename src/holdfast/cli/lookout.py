@@ -14,8 +14,7 @@ from pathlib import Path
 
 from holdfast.cli.site import identity_at, read_places
 from holdfast.core.disk import Disk
-from holdfast.core.ids import DriveId
-from holdfast.drives.identity import Identity
+from holdfast.core.ids import DriveId, StoreId
 
 # Not answering decides nothing, so this need not cover a disk that spins up: it is seen at a later look.
 ANSWER_MAX_SECONDS = 5.0
@@ -25,18 +24,18 @@ ANSWER_MAX_SECONDS = 5.0
 class Sight:
     """What was seen in a directory."""
 
-    identity: Identity | None
-    """The drive's that is there; None when none can be seen."""
+    drive: DriveId | None
+    """The store's drive that is there; None when none can be seen."""
     places: Mapping[DriveId, Path]
     """Where that drive remembers the store's other drives."""
 
 
 class Lookout:
-    """Looks into directories. Used by one event loop."""
+    """Looks for the drives of one store. Used by one event loop."""
 
-    def __init__(self, disk: Disk, *, answer_seconds: float = ANSWER_MAX_SECONDS) -> None:
+    def __init__(self, disk: Disk, store: StoreId) -> None:
         self._disk = disk
-        self._answer_seconds = answer_seconds
+        self._store = store
         self._reads: dict[Path, asyncio.Future[Sight]] = {}
         """Reads that nobody has heard the end of yet."""
         self._turn = asyncio.Lock()
@@ -49,7 +48,7 @@ class Lookout:
             begun = {path: self._begin(path) for path in paths if path not in self._reads}
             self._reads |= begun
             if begun:
-                await asyncio.wait(begun.values(), timeout=self._answer_seconds)
+                await asyncio.wait(begun.values(), timeout=ANSWER_MAX_SECONDS)
             return {path: self._heard(path) for path in paths}
 
     def _heard(self, path: Path) -> Sight | None:
@@ -64,10 +63,15 @@ class Lookout:
         future: asyncio.Future[Sight] = loop.create_future()
 
         def read() -> None:
-            identity = identity_at(self._disk, path)
-            sight = Sight(identity, {} if identity is None else read_places(self._disk, path))
+            sight = self._see(path)
             with suppress(RuntimeError):  # the loop has ended, and nobody wants to know any more
                 loop.call_soon_threadsafe(future.set_result, sight)
 
         threading.Thread(target=read, name=f"look {path}", daemon=True).start()
         return future
+
+    def _see(self, path: Path) -> Sight:
+        identity = identity_at(self._disk, path)
+        if identity is None or identity.store != self._store:
+            return Sight(None, {})
+        return Sight(identity.drive, read_places(self._disk, path))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.cli import lookout
 from holdfast.cli.attaching import RETRY_FIRST_SECONDS, Attachments
 from holdfast.cli.site import begin, finish, survey, write_places
 from holdfast.cli.system import SystemRandomness
@@ -122,7 +123,7 @@ async def test_another_drive_in_its_place_is_not_taken_for_it(drives: Drives, tm
 async def test_a_disk_that_hangs_keeps_nobody_from_noticing_others(
     drives: Drives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drives.attachments._lookout, "_answer_seconds", 0.1)
+    monkeypatch.setattr(lookout, "ANSWER_MAX_SECONDS", 0.1)
     hung, pulled, _ = drives.paths
     kept = drives.attachments.drives[drives.id_at(hung)]
     answers = drives.hang("read_file", hung / IDENTITY_NAME)
