@@ -49,7 +49,7 @@ def acquire_index(
     share = _shares.setdefault((os.path.realpath(directory), drive), _Share())
     with share.lock:
         if share.index is None:
-            share.index = Index(directory, disk, drive, randomness, map_bytes, attendance)
+            share.index = Index(TrustedEnvironment(directory, disk, drive, randomness, map_bytes, attendance))
         share.count += 1
         return share.index
 
@@ -70,18 +70,8 @@ def release_index(index: "Index") -> None:
 class Index:
     """One drive's index. Every call blocks, and may come from any thread."""
 
-    def __init__(
-        self,
-        directory: Path,
-        disk: Disk,
-        drive: DriveId,
-        randomness: Randomness,
-        map_bytes: int,
-        attendance: Attendance,
-    ) -> None:
-        """As `TrustedEnvironment`."""
-        self._directory = directory
-        self._trusted = TrustedEnvironment(directory, disk, drive, randomness, map_bytes, attendance)
+    def __init__(self, trusted: TrustedEnvironment) -> None:
+        self._trusted = trusted
 
     def lookup(self, key: FragmentKey) -> Row:
         """Raises NotFound, StaleIndex."""
@@ -160,7 +150,7 @@ class Index:
                     return environment.write(change)
             except StaleIndex as error:
                 self.recover(error)
-        raise NodeDown(f"the index of {self._directory} cannot be kept: check the disk")
+        raise NodeDown(f"the index of {self._trusted.directory} cannot be kept: check the disk")
 
     def recover(self, error: StaleIndex) -> None:
         """As `TrustedEnvironment.recover`. Not for the event loop."""

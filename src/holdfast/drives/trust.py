@@ -66,7 +66,7 @@ class TrustedEnvironment:
         attendance: Attendance,
     ) -> None:
         """Open it, or rebuild it. Raises StaleIndex, Full, OSError, InvalidRequest for a newer version's segments."""
-        self._directory = directory
+        self.directory = directory
         self._root = directory / INDEX_NAME
         self._segments = directory / SEGMENTS_NAME
         self._disk = disk
@@ -101,8 +101,8 @@ class TrustedEnvironment:
             # Readers get StaleIndex from here on, and wait for `_writes` in a thread rather than block the loop.
             self.current.drop()
             for _ in range(RECOVERIES_MAX_COUNT):
-                if not holds_drive(self._disk, self._directory, self._drive):
-                    raise NodeDown(f"{self._directory} does not hold its drive any more: mount the disk, or replace it")
+                if not holds_drive(self._disk, self.directory, self._drive):
+                    raise NodeDown(f"{self.directory} does not hold its drive any more: mount the disk, or replace it")
                 try:
                     self.current = self._replacement(error)
                 except (FileNotFoundError, StaleIndex):
@@ -110,7 +110,7 @@ class TrustedEnvironment:
                     continue
                 else:
                     return
-        raise NodeDown(f"the index of {self._directory} disappears as soon as it is made: who deletes it?")
+        raise NodeDown(f"the index of {self.directory} disappears as soon as it is made: who deletes it?")
 
     def close(self) -> None:
         """Leave the index; the last process to do so syncs it and marks it clean."""
@@ -138,7 +138,7 @@ class TrustedEnvironment:
         except BlockingIOError:
             alone = False
         self._lock(self._users, exclusive=False)
-        mount = self._disk.mount(self._directory)
+        mount = self._disk.mount(self.directory)
         try:
             state = self._read_state()
             # Whoever has it open trusts it, and the file system has been there all the time.
@@ -165,7 +165,7 @@ class TrustedEnvironment:
     def _trusted(self, name: str) -> Environment:
         """An environment of earlier, unless processes died in it. Raises StaleIndex."""
         if self._attendance.deaths(self._place(name)) >= DEATHS_MAX_COUNT:
-            raise StaleIndex(f"the index of {self._directory} has killed who read it", name)
+            raise StaleIndex(f"the index of {self.directory} has killed who read it", name)
         with self._attendance.inside(self._place(name)):
             return self._open(name)
 
@@ -202,7 +202,7 @@ class TrustedEnvironment:
         return state
 
     def _write_state(self, environment: str, *, clean: bool) -> None:
-        state = _State(_STATE_FORMAT, environment, self._disk.mount(self._directory), clean)
+        state = _State(_STATE_FORMAT, environment, self._disk.mount(self.directory), clean)
         self._disk.replace_file(self._root / "state", msgspec.msgpack.encode(state))
 
     def _restore_locks(self) -> None:
