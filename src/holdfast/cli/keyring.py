@@ -8,6 +8,7 @@ taken away. So whatever is cut off, one of the two keys opens the store.
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -346,7 +347,8 @@ def _write_new(disk: Disk, path: Path, data: bytes) -> None:
         file.write((data,), 0)
         file.sync()
     except OSError as error:
-        disk.unlink(path)
+        with suppress(OSError):
+            disk.unlink(path)
         raise Unavailable(f"{path} could not be written: {error.strerror}") from None
     finally:
         file.close()
